@@ -1,0 +1,1 @@
+"""The machine: sockets, rooms, commands and their edges. It knows nothing of chat."""

@@ -1,0 +1,46 @@
+-- Who takes part in a conversation. Writers hold the conversation's row and then its room's: see conversations.sql.
+
+-- name: create_participants(conversation_id, user_ids, roles)!
+insert into conversation_participants (conversation_id, user_id, role)
+select :conversation_id::uuid, user_id, role from unnest(:user_ids::uuid[], :roles::text[]) as t (user_id, role);
+
+-- name: add_participant(conversation_id, user_id, role, joined_seq)!
+-- Whoever comes back begins anew: history from this joining on.
+insert into conversation_participants (conversation_id, user_id, role, joined_seq, read_seq, delivered_seq)
+values (:conversation_id, :user_id, :role, :joined_seq, :joined_seq, :joined_seq)
+on conflict (conversation_id, user_id) do update
+   set role = excluded.role, joined_at = now(), joined_seq = excluded.joined_seq, read_seq = excluded.read_seq,
+       delivered_seq = excluded.delivered_seq, muted_until = null, archived = false, pinned = false, left_at = null;
+
+-- name: remove_participant(conversation_id, user_id)!
+update conversation_participants set left_at = now()
+ where conversation_id = :conversation_id and user_id = :user_id and left_at is null;
+
+-- name: find_participant(conversation_id, user_id)^
+-- record_class: Participant
+select user_id, role, joined_at, joined_seq, read_seq, delivered_seq
+  from conversation_participants
+ where conversation_id = :conversation_id and user_id = :user_id and left_at is null;
+
+-- name: count_participants(conversation_id)$
+select count(*) from conversation_participants where conversation_id = :conversation_id and left_at is null;
+
+-- name: list_participants(conversation_ids, most)
+-- record_class: ParticipantRow
+-- Of each conversation the first `most` by joining.
+select c.conversation_id, p.user_id, p.role, p.joined_at, p.joined_seq, p.read_seq, p.delivered_seq
+  from unnest(:conversation_ids::uuid[]) as c (conversation_id)
+ cross join lateral (
+        select * from conversation_participants
+         where conversation_id = c.conversation_id and left_at is null
+         order by joined_at, user_id limit :most) p
+ order by p.joined_at, p.user_id;
+
+-- name: list_places(user_id, conversation_ids)
+-- record_class: Place
+-- The conversations among these that the person takes part in, the seq behind which history begins for them, and the
+-- head: in one snapshot, or a removal between two would let through what came after it.
+select p.conversation_id, p.joined_seq, r.last_seq as head_seq
+  from conversation_participants p
+  join rooms r on r.room_id = p.conversation_id
+ where p.user_id = :user_id and p.conversation_id = any (:conversation_ids::uuid[]) and p.left_at is null;

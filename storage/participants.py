@@ -1,0 +1,96 @@
+"""Who takes part in a conversation, as it is stored."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from rules.participants import ParticipantRole
+from storage._db import Connection, Time, load
+
+
+class Participant(msgspec.Struct, frozen=True):
+    """One person's part; history and replay begin behind `joined_seq`."""
+
+    user_id: UUID
+    role: ParticipantRole
+    joined_at: Time
+    joined_seq: int
+    read_seq: int
+    delivered_seq: int
+
+
+class ParticipantRow(msgspec.Struct, frozen=True):
+    conversation_id: UUID
+    user_id: UUID
+    role: ParticipantRole
+    joined_at: Time
+    joined_seq: int
+    read_seq: int
+    delivered_seq: int
+
+    def participant(self) -> Participant:
+        return Participant(self.user_id, self.role, self.joined_at, self.joined_seq, self.read_seq, self.delivered_seq)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a conversation begins for a person, and its head, in one snapshot."""
+
+    conversation_id: UUID
+    joined_seq: int
+    head_seq: int
+
+
+sql = load("participants", Participant, ParticipantRow, Place)
+
+
+async def create_participants(
+    db: Connection, conversation_id: UUID, people: Sequence[tuple[UUID, ParticipantRole]]
+) -> None:
+    """Write the people a new conversation begins with; they see all of it."""
+    await sql.create_participants(
+        db,
+        conversation_id=conversation_id,
+        user_ids=[user_id for user_id, _ in people],
+        roles=[role for _, role in people],
+    )
+
+
+async def add_participant(
+    db: Connection, conversation_id: UUID, user_id: UUID, role: ParticipantRole, joined_seq: int
+) -> None:
+    """Let a person in, or in again; what lies at or before `joined_seq` stays unseen."""
+    await sql.add_participant(db, conversation_id=conversation_id, user_id=user_id, role=role, joined_seq=joined_seq)
+
+
+async def remove_participant(db: Connection, conversation_id: UUID, user_id: UUID) -> None:
+    """Show a person out."""
+    await sql.remove_participant(db, conversation_id=conversation_id, user_id=user_id)
+
+
+async def find_participant(db: Connection, conversation_id: UUID, user_id: UUID) -> Participant | None:
+    """A person's part in a conversation as it is now, or None."""
+    found: Participant | None = await sql.find_participant(db, conversation_id=conversation_id, user_id=user_id)
+    return found
+
+
+async def count_participants(db: Connection, conversation_id: UUID) -> int:
+    """How many take part now."""
+    count: int = await sql.count_participants(db, conversation_id=conversation_id)
+    return count
+
+
+async def list_participants(
+    db: Connection, conversation_ids: Sequence[UUID], most: int
+) -> dict[UUID, list[Participant]]:
+    """Of each conversation the first `most` people by joining."""
+    found: dict[UUID, list[Participant]] = {id_: [] for id_ in conversation_ids}
+    async for row in sql.list_participants(db, conversation_ids=conversation_ids, most=most):
+        found[row.conversation_id].append(row.participant())
+    return found
+
+
+async def list_places(db: Connection, user_id: UUID, conversation_ids: Sequence[UUID]) -> list[Place]:
+    """The conversations among these that the person takes part in."""
+    rows = sql.list_places(db, user_id=user_id, conversation_ids=conversation_ids)
+    return [row async for row in rows]

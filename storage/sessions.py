@@ -1,0 +1,97 @@
+"""Sessions of devices, their refresh tokens, and what a connect reads."""
+
+from uuid import UUID
+
+import msgspec
+
+from rules.users import Role, Scope
+from storage._db import Connection, Time, load
+
+
+class LiveSession(msgspec.Struct, frozen=True):
+    """A session that stands; `stale` says that last_seen_at is over a minute old."""
+
+    session_id: UUID
+    user_id: UUID
+    roles: list[Role]
+    stale: bool
+
+
+class RefreshToken(msgspec.Struct, frozen=True):
+    token_id: UUID
+    session_id: UUID
+    user_id: UUID
+    scope: Scope
+    status: str
+    expired: bool
+    live: bool
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """One room of a person who connects, beside what is true of the whole connect.
+
+    `floor` is the seq behind which the room's history begins for this person.
+    """
+
+    session_id: UUID
+    stale: bool
+    roles: list[Role]
+    server_time: Time
+    epoch: UUID
+    room_id: UUID
+    kind: str
+    last_seq: int
+    floor: int
+
+
+sql = load("sessions", LiveSession, RefreshToken, Admission)
+
+
+async def create_session(
+    db: Connection, user_id: UUID, *, device: str | None, address: str | None, scope: Scope = Scope.FULL
+) -> UUID:
+    """Open a session for a device that has signed in."""
+    session_id: UUID = await sql.create_session(db, user_id=user_id, device=device, address=address, scope=scope)
+    return session_id
+
+
+async def find_session(db: Connection, session_id: UUID, user_id: UUID) -> LiveSession | None:
+    """The session, where it stands and its person is active."""
+    found: LiveSession | None = await sql.find_session(db, session_id=session_id, user_id=user_id)
+    return found
+
+
+async def touch_session(db: Connection, session_id: UUID) -> None:
+    """Move last_seen_at to now; callers do so at most once a minute."""
+    await sql.touch_session(db, session_id=session_id)
+
+
+async def end_session(db: Connection, session_id: UUID, reason: str) -> bool:
+    """End a session and its tokens; False where it had ended before."""
+    ended = await sql.end_session(db, session_id=session_id, reason=reason)
+    await sql.revoke_tokens(db, session_id=session_id)
+    return ended is not None
+
+
+async def create_token(db: Connection, session_id: UUID, hash_: bytes, ttl_s: int) -> None:
+    """Store the hash of a new refresh token."""
+    await sql.create_token(db, session_id=session_id, hash=hash_, ttl_s=ttl_s)
+
+
+async def lock_token(db: Connection, hash_: bytes) -> RefreshToken | None:
+    """Find a refresh token by its hash and lock its row until the transaction ends."""
+    token: RefreshToken | None = await sql.lock_token(db, hash=hash_)
+    return token
+
+
+async def spend_token(db: Connection, token_id: UUID) -> None:
+    """Mark a refresh token used: its next use is somebody else's."""
+    await sql.spend_token(db, token_id=token_id)
+
+
+async def find_admission(db: Connection, user_id: UUID, session_id: UUID, most: int) -> list[Admission]:
+    """The rooms a connecting person is in, their own first, then by latest activity; at most `most` + 2 rows.
+
+    Empty where the session has ended or the person is not active.
+    """
+    return [row async for row in sql.find_admission(db, user_id=user_id, session_id=session_id, most=most)]
