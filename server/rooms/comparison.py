@@ -1,0 +1,117 @@
+"""Comparing this instance's heads with the log, every second: what nobody announced is found here.
+
+It reads which rooms have rows of transactions that were not finished at the last look (`room_events.xid`, from that
+look's xmin on). A cursor on ids or times misses what commits out of order; this misses nothing, and a long transaction
+only makes it dearer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from uuid import UUID
+
+import structlog
+
+from server.errors import ParleyError
+from server.rooms.local import LocalRoom
+from server.rooms.names import Room
+from storage import Database
+from storage import rooms as table
+from storage.rooms import Head
+
+COMPARE_S = 1.0
+CHUNK = 5_000  # rooms of one statement when all heads are compared
+FAILURES = 2  # then all heads are compared: what has piled up may be too much for one statement's time
+
+logger = structlog.get_logger("parley.rooms")
+
+
+class Comparison:
+    """Finds the rooms that are behind. `expect` is told of each, with the seq that the log has."""
+
+    def __init__(
+        self, database: Database, rooms: Mapping[Room, LocalRoom], expect: Callable[[LocalRoom, int], None]
+    ) -> None:
+        self._database = database
+        self._rooms = rooms
+        self._expect = expect
+        self._xmin = "0"
+        self._task: asyncio.Task[None] | None = None
+        self.fresh: set[Room] = set()
+        self.epoch: UUID | None = None
+        self.on_new_epoch: Callable[[], Awaitable[None]] | None = None
+
+    async def start(self) -> None:
+        """Begin. Raises `Unavailable` where PostgreSQL does not answer."""
+        async with self._database.connection() as db:
+            self.epoch = (await table.find_deployment(db)).epoch
+            self._xmin = await table.find_xmin(db)
+        self._task = asyncio.create_task(self._run(), name="compare heads")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def watch(self, room: Room) -> None:
+        """Compare this room's own head once, at the next look.
+
+        What was committed between the snapshot of its head and the bus's subscription is announced by neither, and may
+        lie before what the next look asks for.
+        """
+        self.fresh.add(room)
+
+    async def compare(self) -> None:
+        """Find the rooms that moved since the last look, or have been watched only since, and are behind here."""
+        fresh, self.fresh = self.fresh, set()
+        try:
+            async with self._database.connection() as db:
+                moved = await table.list_moved(db, self._xmin)
+                heads = await table.list_heads(db, [room.id for room in fresh]) if fresh else []
+        except BaseException:
+            self.fresh |= fresh
+            raise
+        self._xmin = moved.xmin
+        await self._note_epoch(moved.epoch)
+        self._note_heads(moved.heads)
+        self._note_heads(heads)
+
+    async def compare_all(self) -> None:
+        """Compare every head."""
+        async with self._database.connection() as db:
+            deployment = await table.find_deployment(db)
+            xmin = await table.find_xmin(db)
+            ids = [room.id for room in self._rooms]
+            for start in range(0, len(ids), CHUNK):
+                heads = await table.list_heads(db, ids[start : start + CHUNK])
+                self._note_heads(heads)
+        self._xmin = xmin
+        await self._note_epoch(deployment.epoch)
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            await asyncio.sleep(COMPARE_S)
+            try:
+                await (self.compare() if failures < FAILURES else self.compare_all())
+                failures = 0
+            except ParleyError as error:
+                failures += 1
+                logger.warning("compare_failed", failures=failures, error=error.message)
+            except Exception:
+                failures += 1
+                logger.exception("compare_failed", failures=failures)
+
+    def _note_heads(self, heads: Iterable[Head]) -> None:
+        for head in heads:
+            local = self._rooms.get(Room(head.kind, head.room_id))
+            if local is not None and local.head is not None and local.head < head.last_seq:
+                self._expect(local, head.last_seq)
+
+    async def _note_epoch(self, epoch: UUID) -> None:
+        if epoch == self.epoch:
+            return
+        logger.warning("epoch_changed", was=str(self.epoch), now=str(epoch))
+        self.epoch = epoch
+        if self.on_new_epoch is not None:
+            await self.on_new_epoch()

@@ -1,0 +1,118 @@
+"""A room as one instance has it: who stands in it, up to where it has been delivered, and its latest events.
+
+The latest events are kept for those who come right back: each room's are bounded, and all rooms' together.
+"""
+
+from collections import OrderedDict, deque
+
+from server.rooms.log import Event
+from server.rooms.names import Room
+from server.rooms.sockets import Socket
+
+TAIL_EVENTS = 256  # of one room
+TAIL_BYTES = 64 * 1024
+TAILS_BYTES = 64 * 1024 * 1024  # of all rooms; the room that has been quiet the longest forgets first
+EVENT_BYTES = 500  # what an event takes beside its payload (measured: its objects, and its place in the tail)
+
+
+class Joiner:
+    """Where a socket stands that is not yet a member.
+
+    `position` is the seq up to which it knows the room, -1 while it is being judged; `judged` the room's head in the
+    snapshot that let it in. `served` says that it has been sent all up to its position, so that it may be opened as
+    soon as the room's head comes there. `ended` is the latest removal that was delivered while it was being judged.
+    """
+
+    __slots__ = ("ended", "judged", "position", "served")
+
+    def __init__(self) -> None:
+        self.position = -1
+        self.judged = -1
+        self.ended = 0
+        self.served = False
+
+    def judge(self, position: int, head: int) -> None:
+        """It may stand here: what it knows of the room, and the head of the snapshot that says so."""
+        self.position = position
+        self.judged = head
+
+
+class LocalRoom:
+    """A room that somebody on this instance watches.
+
+    `head` is the last seq delivered here, None until it is known. `members` get what is delivered, `joining` do not
+    yet. `early` holds what has come before its turn, by seq.
+    """
+
+    __slots__ = ("early", "head", "joining", "members", "room", "tail", "tail_bytes")
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.head: int | None = None
+        self.members: dict[Socket, None] = {}
+        self.joining: dict[Socket, Joiner] = {}
+        self.early: dict[int, Event] = {}
+        self.tail: deque[Event] = deque()
+        self.tail_bytes = 0
+
+    def tail_after(self, after: int) -> list[Event] | None:
+        """The events behind `after` up to the head, where the tail still has them all."""
+        if self.head is None or after > self.head:
+            return None
+        if after == self.head:
+            return []
+        if not self.tail or self.tail[0].seq > after + 1:
+            return None
+        return [event for event in self.tail if event.seq > after]
+
+    def pass_on(self, event: Event) -> None:
+        """Deliver the event that comes right behind the head."""
+        packet = event.packet
+        for socket in self.members:
+            socket.connection.send(packet)
+        self.head = event.seq
+        if self.joining:
+            for socket in [s for s, at in self.joining.items() if at.served and at.position == event.seq]:
+                self.open(socket)
+
+    def close(self, socket: Socket) -> Joiner:
+        """Take a socket back among the joining, to be served anew."""
+        self.members.pop(socket, None)
+        joiner = self.joining[socket] = Joiner()
+        return joiner
+
+    def open(self, socket: Socket) -> None:
+        """Let a socket that has been served up to the head be a member from here on."""
+        del self.joining[socket]
+        self.members[socket] = None
+
+
+class Tails:
+    """The latest events of all rooms, within one bound."""
+
+    def __init__(self, most_bytes: int = TAILS_BYTES) -> None:
+        self._most = most_bytes
+        self._order: OrderedDict[LocalRoom, None] = OrderedDict()
+        self.bytes = 0
+
+    def remember(self, local: LocalRoom, event: Event) -> None:
+        """Keep an event that has been delivered, without its packet: few come back for it, and it is encoded again."""
+        event.forget_packet()
+        tail, before = local.tail, local.tail_bytes
+        tail.append(event)
+        local.tail_bytes += len(event.payload) + EVENT_BYTES
+        while len(tail) > TAIL_EVENTS or local.tail_bytes > TAIL_BYTES + EVENT_BYTES * len(tail):
+            local.tail_bytes -= len(tail.popleft().payload) + EVENT_BYTES
+        self.bytes += local.tail_bytes - before
+        self._order[local] = None
+        self._order.move_to_end(local)
+        while self.bytes > self._most:
+            self.forget(next(iter(self._order)))
+
+    def forget(self, local: LocalRoom) -> None:
+        """Drop a room's events."""
+        if local in self._order:
+            del self._order[local]
+            self.bytes -= local.tail_bytes
+            local.tail.clear()
+            local.tail_bytes = 0

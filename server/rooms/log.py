@@ -1,0 +1,98 @@
+"""Events of a room's log: appended in the transaction that changes the state, read back for whoever missed them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from server.rooms.names import Room
+from server.wire import Packet, event_packet
+from storage import Connection, Time
+from storage import rooms as table
+
+
+class Entry(NamedTuple):
+    """What shall be pushed: `payload` is JSON text.
+
+    `message_id` where it holds a message's text (an erasure finds it).
+    """
+
+    room: Room
+    name: str
+    payload: str
+    message_id: UUID | None = None
+
+
+class Event:
+    """A logged push. Its packet is encoded at its first use, once for all of the room's members."""
+
+    __slots__ = ("_packet", "at", "name", "payload", "room", "seq")
+
+    def __init__(self, room: Room, seq: int, at: Time, name: str, payload: str) -> None:
+        self.room = room
+        self.seq = seq
+        self.at = at
+        self.name = name
+        self.payload = payload
+        self._packet: Packet | None = None
+
+    @property
+    def packet(self) -> Packet:
+        packet = self._packet
+        if packet is None:
+            meta = f'{{"room":"{self.room}","seq":{self.seq},"at":"{self.at}"}}'
+            packet = self._packet = event_packet(self.name, self.payload, meta)
+        return packet
+
+    def forget_packet(self) -> None:
+        """Let the packet go; it is encoded again when somebody asks."""
+        self._packet = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.room} {self.seq}>"
+
+
+async def append(db: Connection, entries: Sequence[Entry]) -> list[Event]:
+    """Append to the rooms' logs within the caller's transaction; the rooms' rows stay locked until it ends."""
+    placed = await table.append_events(
+        db,
+        [entry.room.id for entry in entries],
+        [entry.name for entry in entries],
+        [entry.payload for entry in entries],
+        [entry.message_id for entry in entries],
+    )
+    return [
+        Event(entry.room, place.seq, place.at, entry.name, entry.payload)
+        for entry, place in zip(entries, placed, strict=True)
+    ]
+
+
+async def read(
+    db: Connection, afters: Mapping[Room, int], *, room_rows: int, rows: int, bytes_: int
+) -> dict[Room, list[Event]]:
+    """What follows each room's `after`, in order and within the bounds; a room's list may end early, or be empty."""
+    by_id = {room.id: room for room in afters}
+    found: dict[Room, list[Event]] = {room: [] for room in afters}
+    logged = await table.list_events(
+        db, {room.id: after for room, after in afters.items()}, room_rows=room_rows, rows=rows, bytes_=bytes_
+    )
+    for row in logged:
+        room = by_id[row.room_id]
+        found[room].append(Event(room, row.seq, row.at, row.name, row.payload))
+    return found
+
+
+async def measure(db: Connection, afters: Mapping[Room, int], heads: Mapping[Room, int]) -> dict[Room, int]:
+    """The bytes of the payloads behind each `after` up to each head; without the rooms of which some has been swept."""
+    by_id = {room.id: room for room in afters}
+    rows = await table.measure_events(db, [(room.id, after, heads[room]) for room, after in afters.items()])
+    found = {by_id[row.room_id]: row for row in rows}
+    return {
+        room: row.bytes
+        for room, after in afters.items()
+        if (row := found.get(room)) is not None and row.events == heads[room] - after
+    }
+
+
+def is_whole(events: Sequence[Event], after: int, head: int) -> bool:
+    """Whether the events run from `after` + 1 to at least `head` without a hole: swept ones leave one at the start."""
+    return all(event.seq == after + n for n, event in enumerate(events, 1)) and after + len(events) >= head

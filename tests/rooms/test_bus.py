@@ -1,0 +1,354 @@
+"""The bus's contract, the same for both of its implementations; and what Redis can do to one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID, uuid4
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from server.rooms.bus import CHANNEL, Bus, LocalBus, LocalHub, RedisBus, decode, encode
+from server.rooms.log import Event
+from server.rooms.names import Room
+from storage import Time
+from tests.servers import RedisServer
+
+PATIENCE_S = 10.0
+AT = Time("2026-11-20T17:00:00.000Z")
+
+
+class Instance:
+    """An instance as the bus sees it: it subscribes, publishes, and keeps what it receives."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.received: list[Event] = []
+
+    @property
+    def heard(self) -> list[int]:
+        """The seqs of what was received, the probes left out."""
+        return [event.seq for event in self.received if event.name != "probe"]
+
+    async def until(self, seen: Callable[[], object], what: str, nudge: Callable[[], object] = lambda: None) -> None:
+        """Wait until `seen` is true; `nudge` is called before every look."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                nudge()
+                if seen():
+                    return
+                await asyncio.sleep(0.005)
+        pytest.fail(what)
+
+    async def meets(self, other: Instance, room: Room) -> None:
+        """Wait until what `other` publishes in the room arrives here: a broker takes its time to subscribe."""
+        await self.until(
+            lambda: any(event.name == "probe" and event.room == room for event in self.received),
+            f"{room} never heard",
+            lambda: other.bus.publish(Event(room, 1, AT, "probe", "{}")),
+        )
+
+
+@pytest.fixture
+async def stopping() -> AsyncIterator[list[Bus]]:
+    """Buses that are stopped at the test's end."""
+    buses: list[Bus] = []
+    yield buses
+    await asyncio.gather(*(bus.stop() for bus in buses))
+
+
+async def started(bus: Bus, stopping: list[Bus]) -> Instance:
+    instance = Instance(bus)
+    stopping.append(bus)
+    await bus.start(instance.received.append)
+    return instance
+
+
+@pytest.fixture(params=["local", "valkey", "redis_server"])
+def new_bus(request: pytest.FixtureRequest) -> Callable[[], Bus]:
+    """`new_bus()`: one more bus that meets the others, of each implementation in turn."""
+    if request.param == "local":
+        hub = LocalHub()
+        return lambda: LocalBus(hub)
+    server: RedisServer = request.getfixturevalue(request.param)
+    return lambda: RedisBus(server.url)
+
+
+@pytest.fixture
+async def here(new_bus: Callable[[], Bus], stopping: list[Bus]) -> Instance:
+    return await started(new_bus(), stopping)
+
+
+@pytest.fixture
+async def there(new_bus: Callable[[], Bus], stopping: list[Bus]) -> Instance:
+    return await started(new_bus(), stopping)
+
+
+@pytest.fixture
+def chat() -> Room:
+    return Room("conversation", uuid4())
+
+
+def event(room: Room, seq: int = 1, payload: str = "{}") -> Event:
+    return Event(room, seq, AT, "message:created", payload)
+
+
+def shown(one: Event) -> tuple[object, ...]:
+    return one.room, one.seq, one.at, one.name, one.payload
+
+
+async def test_an_event_reaches_the_others_and_not_its_publisher(here: Instance, there: Instance, chat: Room) -> None:
+    for instance in (here, there):
+        instance.bus.subscribe(chat)
+    await there.meets(here, chat)
+    await here.meets(there, chat)
+    here.bus.publish(event(chat, 7))
+    there.bus.publish(event(chat, 8))
+    await there.until(lambda: there.heard, "the event")
+    await here.until(lambda: here.heard, "the event of the other")
+    assert (here.heard, there.heard) == ([8], [7])
+
+
+@pytest.mark.parametrize(
+    "payload", ['{"text":"الليل 🌙 \\u2028 \\u0000"}', '{ "b" :1,\t"a":1.0}', '"' + "x" * 60_000 + '"']
+)
+async def test_an_event_arrives_as_it_was_to_the_byte(
+    here: Instance, there: Instance, chat: Room, payload: str
+) -> None:
+    there.bus.subscribe(chat)
+    await there.meets(here, chat)
+    sent = event(chat, 2**53 + 1, payload)
+    here.bus.publish(sent)
+    await there.until(lambda: there.heard, "the event")
+    assert shown(there.received[-1]) == shown(sent)
+    assert there.received[-1].packet.text == sent.packet.text
+
+
+async def test_only_the_rooms_subscribed_to_are_heard(here: Instance, there: Instance, chat: Room) -> None:
+    other, marker = Room("conversation", uuid4()), Room("user", uuid4())
+    there.bus.subscribe(chat)
+    there.bus.subscribe(marker)
+    await there.meets(here, chat)
+    await there.meets(here, marker)
+    here.bus.publish(event(other, 1))
+    here.bus.publish(event(chat, 2))
+    here.bus.publish(event(marker, 3))
+    await there.until(lambda: 3 in there.heard, "the marker")
+    assert there.heard == [2, 3]
+
+
+async def test_a_room_unsubscribed_from_falls_silent_and_can_be_heard_again(
+    here: Instance, there: Instance, chat: Room
+) -> None:
+    marker = Room("user", uuid4())
+    for room in (chat, marker):
+        there.bus.subscribe(room)
+        await there.meets(here, room)
+    there.bus.unsubscribe(chat)
+    async with asyncio.timeout(PATIENCE_S):
+        for n in range(1, 10_000):
+            here.bus.publish(event(chat, 2 * n))
+            here.bus.publish(event(marker, 2 * n + 1))
+            await there.until(lambda: 2 * n + 1 in there.heard, "the marker")  # noqa: B023 (awaited at once)
+            if 2 * n not in there.heard:
+                break
+    here.bus.publish(event(chat, 20_001))
+    here.bus.publish(event(marker, 20_002))
+    await there.until(lambda: 20_002 in there.heard, "the last marker")
+    assert 20_001 not in there.heard
+    there.received.clear()
+    there.bus.subscribe(chat)
+    await there.meets(here, chat)
+
+
+async def test_a_publishers_events_arrive_once_and_in_its_order(here: Instance, there: Instance) -> None:
+    rooms = [Room("conversation", uuid4()) for _ in range(5)]
+    for room in rooms:
+        there.bus.subscribe(room)
+        there.bus.subscribe(room)  # twice is once
+        await there.meets(here, room)
+    for seq in range(1, 1_001):
+        here.bus.publish(event(rooms[seq % 5], seq))
+        if seq % 100 == 0:
+            await asyncio.sleep(0)
+    await there.until(lambda: there.heard[-1:] == [1_000], "the last event")
+    assert there.heard == list(range(1, 1_001))
+
+
+async def test_a_bus_that_was_stopped_hears_nothing_more(
+    here: Instance, there: Instance, new_bus: Callable[[], Bus], stopping: list[Bus], chat: Room
+) -> None:
+    third = await started(new_bus(), stopping)
+    for instance in (there, third):
+        instance.bus.subscribe(chat)
+        await instance.meets(here, chat)
+    await there.bus.stop()
+    here.bus.publish(event(chat))
+    await third.until(lambda: third.heard, "the event")
+    assert there.heard == []
+
+
+async def test_subscribing_before_the_start_is_enough(
+    here: Instance, new_bus: Callable[[], Bus], stopping: list[Bus], chat: Room
+) -> None:
+    bus = new_bus()
+    bus.subscribe(chat)
+    late = await started(bus, stopping)
+    await late.meets(here, chat)
+
+
+async def test_the_state_is_ok_once_it_runs(here: Instance) -> None:
+    await here.until(lambda: here.bus.state == "ok", "ok")
+
+
+# what travels
+
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary()
+ids = st.binary(min_size=16, max_size=16)
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.builds(msgpack.packb, st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+    | st.builds(msgpack.packb, st.lists(scalars | ids | st.text(min_size=16, max_size=16), min_size=7, max_size=7))
+    | st.builds(
+        lambda *parts: msgpack.packb(parts),
+        ids, scalars | st.lists(scalars), ids | scalars, scalars, scalars, scalars, scalars | st.lists(scalars),
+    )
+)  # fmt: skip
+def test_a_frame_is_an_event_or_a_value_error(frame: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        origin, found = decode(frame)
+        assert isinstance(origin, bytes)
+        assert isinstance(found.room.kind, str)
+        assert isinstance(found.room.id, UUID)
+        assert type(found.seq) is int
+        assert all(isinstance(part, str) for part in (found.at, found.name, found.payload))
+        assert found.packet.text
+
+
+@settings(deadline=None)
+@given(ids, st.integers(1, 2**63 - 1), st.text(), st.text())
+def test_what_was_encoded_is_decoded(room_id: bytes, seq: int, name: str, payload: str) -> None:
+    sent = Event(Room("conversation", UUID(bytes=room_id)), seq, AT, name, payload)
+    origin, found = decode(encode(b"somebody", sent))
+    assert origin == b"somebody"
+    assert shown(found) == shown(sent)
+
+
+# Redis
+
+
+@pytest.fixture
+async def pair(any_redis: RedisServer, stopping: list[Bus], chat: Room) -> tuple[Instance, Instance]:
+    """Two instances on one Redis that hear each other in the chat."""
+    one, other = [await started(RedisBus(any_redis.url), stopping) for _ in range(2)]
+    other.bus.subscribe(chat)
+    await other.meets(one, chat)
+    await one.until(lambda: one.bus.state == other.bus.state == "ok", "both ok")
+    return one, other
+
+
+async def test_garbage_in_a_channel_is_survived(
+    any_redis: RedisServer, pair: tuple[Instance, Instance], chat: Room
+) -> None:
+    here, there = pair
+    good = encode(b"12345678", event(chat, 5))
+    async with Redis.from_url(any_redis.url) as stranger:
+        for frame in (
+            b"",
+            b"\xc1",
+            good[:-1],
+            good + b"x",
+            msgpack.packb([1, 2]),
+            msgpack.packb([b"o", "conversation", "sixteen letters!", 1, AT, "name", "{}"]),
+            msgpack.packb([b"o", "conversation", chat.id.bytes, "1", AT, "name", "{}"]),
+            msgpack.packb([b"o", "conversation", chat.id.bytes, 1, AT, ["name"], b"{}"]),
+            b"\x91" * 5_000,
+        ):
+            await stranger.publish(CHANNEL + chat.id.hex, frame)
+    here.bus.publish(event(chat, 6))
+    await there.until(lambda: there.heard, "the event behind the garbage")
+    assert there.heard == [6]
+    assert there.bus.state == "ok"
+
+
+async def test_after_a_crash_of_redis_it_is_degraded_and_then_whole_again(
+    any_redis: RedisServer, pair: tuple[Instance, Instance], chat: Room
+) -> None:
+    here, there = pair
+    later = Room("conversation", uuid4())
+    any_redis.kill()
+    try:
+        await here.until(lambda: here.bus.state == there.bus.state == "degraded", "degraded")
+        began = time.perf_counter()
+        for seq in range(20_000):
+            here.bus.publish(event(chat, seq))
+        there.bus.subscribe(later)
+        assert time.perf_counter() - began < 1
+    finally:
+        any_redis.start()
+    await here.until(lambda: here.bus.state == there.bus.state == "ok", "ok again")
+    there.received.clear()
+    await there.meets(here, chat)
+    await there.meets(here, later)
+
+
+async def test_it_stops_in_the_middle_of_whatever_it_does(any_redis: RedisServer, chat: Room) -> None:
+    async with Redis.from_url(any_redis.url) as watcher:
+        for turn in range(40):
+            bus = RedisBus(any_redis.url)
+            await bus.start(lambda event: None)
+            bus.subscribe(chat)
+            async with asyncio.timeout(PATIENCE_S):
+                while bus.state != "ok":
+                    await asyncio.sleep(0)
+            for n in range(turn):
+                bus.publish(event(chat, n))
+                bus.subscribe(Room("conversation", uuid4()))
+                await asyncio.sleep(0)
+            if turn % 2:
+                await watcher.ping()  # so that what Redis answers arrives together with the end
+            await asyncio.wait_for(bus.stop(), PATIENCE_S)
+            assert bus.state == "degraded"
+
+
+async def test_a_redis_that_hangs_is_left_behind_and_found_again(
+    any_redis: RedisServer, pair: tuple[Instance, Instance], chat: Room
+) -> None:
+    here, there = pair
+    assert any_redis._process is not None
+    os.kill(any_redis._process.pid, signal.SIGSTOP)
+    try:
+        began = time.perf_counter()
+        await here.until(lambda: here.bus.state == "degraded", "degraded", lambda: here.bus.publish(event(chat)))
+        assert time.perf_counter() - began < 5
+    finally:
+        os.kill(any_redis._process.pid, signal.SIGCONT)
+    await here.until(lambda: here.bus.state == "ok", "ok again")
+    there.received.clear()
+    await there.meets(here, chat)
+
+
+async def test_a_bus_starts_without_redis_and_joins_when_it_is_there(
+    any_redis: RedisServer, stopping: list[Bus], chat: Room
+) -> None:
+    any_redis.kill()
+    try:
+        async with asyncio.timeout(1):  # it waits for nobody
+            here, there = [await started(RedisBus(any_redis.url), stopping) for _ in range(2)]
+        there.bus.subscribe(chat)
+        assert here.bus.state == "degraded"
+    finally:
+        any_redis.start()
+    await there.meets(here, chat)
+    await here.until(lambda: here.bus.state == there.bus.state == "ok", "ok")
