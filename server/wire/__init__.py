@@ -1,0 +1,9 @@
+"""Bytes in, packets out: Engine.IO and Socket.IO over aiohttp. Knows no command and no room log.
+
+Above this package nobody knows which engine runs: they see `Server`, `Connection`, `Listener` and `Packet`.
+"""
+
+from server.wire.codec import Packet, ack_packet, event_packet
+from server.wire.socketio import Connection, Listener, Refused, Server
+
+__all__ = ["Connection", "Listener", "Packet", "Refused", "Server", "ack_packet", "event_packet"]
