@@ -1,0 +1,1 @@
+"""One declaration a command: from it come validation, permission, limit, transaction, answer, metrics and documents."""

@@ -1,0 +1,211 @@
+"""What a handler sees of the world."""
+
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from rules.users import Role, Scope
+from server.commands.limits import Limits
+from server.commands.passwords import Passwords
+from server.commands.payload import Bounds
+from server.commands.registry import Command, Limit, Payload, Push
+from server.commands.tokens import Tokens
+from server.errors import Unauthenticated
+from server.rooms import log
+from server.rooms.delivery import Delivery
+from server.rooms.joining import Joining
+from server.rooms.log import Entry, Event
+from server.rooms.names import Room
+from server.rooms.sockets import Socket
+from storage import Connection, Database
+from storage import rooms as room_table
+
+P = TypeVar("P", bound=Payload)
+R = TypeVar("R")
+
+encode = msgspec.json.Encoder().encode
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a person, in a session, with what their token allows."""
+
+    user_id: UUID
+    session_id: UUID
+    scope: Scope
+    roles: frozenset[Role]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts of the machine that handlers may use beside the database."""
+
+    database: Database
+    delivery: Delivery
+    joining: Joining
+    limits: Limits
+    tokens: Tokens
+    passwords: Passwords
+    bounds: Bounds
+    digest_key: bytes
+
+
+def digest(key: bytes, command: str, payload: Payload) -> bytes:
+    """The keyed digest that recognises a repeated payload: HMAC-SHA-256 of its canonical form.
+
+    Canonical is the decoded payload without absent and default fields, sorted: the same for JSON, msgpack and HTTP.
+    """
+    return hmac.digest(key, command.encode() + b"\n" + _canonical(payload), "sha256")
+
+
+class Call(Generic[P]):
+    """One command of one client, decoded and let through; `done` is told the answer."""
+
+    __slots__ = (
+        "address",
+        "agent",
+        "caller",
+        "command",
+        "digest",
+        "done",
+        "payload",
+        "room",
+        "skipped",
+        "socket",
+        "started",
+    )
+
+    def __init__(
+        self,
+        command: Command,
+        payload: P,
+        caller: Caller | None,
+        *,
+        socket: Socket | None,
+        address: str,
+        agent: str,
+        started: float,
+        done: Callable[[Any], None],
+    ) -> None:
+        self.command = command
+        self.payload = payload
+        self.caller = caller
+        self.socket = socket
+        self.address = address
+        self.agent = agent
+        self.started = started
+        self.done = done
+        self.digest = b""
+        self.room: Room | None = None
+        self.skipped = 0
+
+    @property
+    def user(self) -> Caller:
+        """The signed-in caller. Raises `Unauthenticated` where nobody is."""
+        if self.caller is None:
+            raise Unauthenticated("A token is needed: sign in, and send the access token.")
+        return self.caller
+
+
+class Batch:
+    """What a batch's handler works with: one transaction for many calls.
+
+    `wait` says to wait for rooms that are held, instead of answering `BUSY`.
+    """
+
+    __slots__ = ("db", "events", "services", "wait")
+
+    def __init__(self, services: Services, db: Connection, *, wait: bool) -> None:
+        self.services = services
+        self.db = db
+        self.wait = wait
+        self.events: list[Event] = []
+
+
+class Context:
+    """One call at work: who calls, the transaction, and what shall be pushed when it has been committed."""
+
+    def __init__(self, services: Services, call: Call[Any], db: Connection | None, new_id: UUID | None = None) -> None:
+        self.services = services
+        self.call = call
+        self._db = db
+        self._new_id = new_id
+        self._entries: list[Entry] = []
+        self._heads: dict[UUID, int] = {}
+        self.result_id = new_id
+        self.after: list[Callable[[], Awaitable[None]]] = []
+        self.events: list[Event] = []
+
+    @property
+    def db(self) -> Connection:
+        """The connection, inside the command's transaction. Raises RuntimeError outside of one."""
+        if self._db is None:
+            raise RuntimeError(f"{self.call.command.name} has no transaction: open one with ctx.transaction()")
+        return self._db
+
+    @property
+    def user(self) -> Caller:
+        """Who calls. Raises `Unauthenticated` where nobody has signed in."""
+        return self.call.user
+
+    @property
+    def new_id(self) -> UUID:
+        """The id of the object that a command with a client_id creates."""
+        if self._new_id is None:
+            raise RuntimeError(f"{self.call.command.name} creates nothing under a client_id")
+        return self._new_id
+
+    def take(self, limit: Limit, key: object) -> None:
+        """Count the call against a further bucket. Raises `RateLimited`."""
+        self.services.limits.take(limit, key)
+
+    async def lock(self, *rooms: Room) -> None:
+        """Lock rooms, in order of id, until the transaction ends: after every domain row, before judging who is in.
+
+        What is read from here on is a snapshot behind the locks.
+        """
+        self._heads.update(await room_table.lock_rooms(self.db, [room.id for room in rooms]))
+
+    def next_seq(self, room: Room) -> int:
+        """The seq that the next push to a locked room will take."""
+        return self._heads[room.id] + sum(entry.room == room for entry in self._entries) + 1
+
+    def push(self, push: Push[R], payload: R, *, to: Room, message_id: UUID | None = None) -> None:
+        """Append to a room's log with the transaction, and send to its members when that has been committed."""
+        if self.call.command.reads:
+            raise RuntimeError(f"{self.call.command.name} is declared to change nothing, and pushes {push.name}")
+        self._entries.append(Entry(to, push.name, encode(payload).decode(), message_id))
+
+    def then(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this after the answer has been sent."""
+        self.after.append(work)
+
+    async def flush(self) -> None:
+        """Write what was pushed to the log; dispatch calls it before the commit."""
+        if self._entries:
+            entries, self._entries = self._entries, []
+            self.events.extend(await log.append(self.db, entries))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction around the database work alone, for commands declared without one.
+
+        Not run again on conflicts.
+        """
+        committed = len(self.events)
+        try:
+            async with self.services.database.connection() as db, db.transaction():
+                self._db = db
+                yield db
+                await self.flush()
+        except BaseException:
+            del self.events[committed:]  # nobody should hear of a rollback
+            raise
+        finally:
+            self._db = None

@@ -1,0 +1,95 @@
+"""Access tokens: JWTs of one algorithm, with expiry, audience and issuer required.
+
+And the random text of refresh tokens.
+"""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import jwt
+
+from rules.users import Scope
+from server.errors import Unauthenticated
+from storage import Time
+
+ALGORITHM = "HS256"
+AUDIENCE = ISSUER = "parley"
+MIN_SECRET_BYTES = 32
+REFRESH_BYTES = 32
+
+
+class Claims(NamedTuple):
+    """What a valid access token says; `expires_at` in seconds since 1970."""
+
+    user_id: UUID
+    session_id: UUID
+    scope: Scope
+    expires_at: float
+
+
+class Tokens:
+    """Signs with the first secret and believes them all, so that secrets can be rotated."""
+
+    def __init__(self, keys: Sequence[str], *, access_ttl_s: int, refresh_ttl_s: int) -> None:
+        if not keys or any(len(key.encode()) < MIN_SECRET_BYTES for key in keys):
+            raise ValueError(f"a secret of at least {MIN_SECRET_BYTES} bytes is needed")
+        self._keys = tuple(keys)
+        self.access_ttl_s = access_ttl_s
+        self.refresh_ttl_s = refresh_ttl_s
+
+    def access(
+        self, user_id: UUID, session_id: UUID, scope: Scope = Scope.FULL, *, ttl_s: int | None = None
+    ) -> tuple[str, Time]:
+        """A signed access token and when it expires."""
+        now = int(time.time())
+        expires = now + (self.access_ttl_s if ttl_s is None else ttl_s)
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": str(user_id),
+            "sid": str(session_id),
+            "scope": scope,
+            "iat": now,
+            "exp": expires,
+        }
+        token = jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
+        return token, Time(datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+
+    def read(self, token: Any) -> Claims:
+        """Verify an access token. Raises `Unauthenticated`, saying what the client can do about it."""
+        if not isinstance(token, str) or not token:
+            raise Unauthenticated("A token is needed: sign in, and send the access token.")
+        for key in self._keys:
+            try:
+                claims = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[ALGORITHM],
+                    audience=AUDIENCE,
+                    issuer=ISSUER,
+                    options={"require": ["exp", "aud", "iss", "sub", "sid"]},
+                )
+                return Claims(UUID(claims["sub"]), UUID(claims["sid"]), Scope(claims["scope"]), claims["exp"])
+            except jwt.ExpiredSignatureError:
+                raise Unauthenticated("This token has expired: renew it with account:refresh.") from None
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.InvalidTokenError, ValueError, KeyError, TypeError, AttributeError):
+                break
+        raise Unauthenticated("This token is not valid: sign in again.")
+
+
+def new_refresh_token() -> tuple[str, bytes]:
+    """A refresh token and the hash to store of it."""
+    token = secrets.token_urlsafe(REFRESH_BYTES)
+    return token, hash_refresh_token(token)
+
+
+def hash_refresh_token(token: str) -> bytes:
+    """The hash under which a refresh token is stored; it is random, so a fast hash will do."""
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,171 @@
+"""Rates: the bucket by a clock of the test's own, and what a caller hears who is too quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server.commands import limits as module
+from server.commands.limits import Limits
+from server.config import Rate
+from server.errors import RateLimited
+from tests.people import Instance
+
+
+@pytest.fixture
+def migrated_database(shared_database: str) -> str:
+    """Nothing here needs a database of its own."""
+    return shared_database
+
+
+class Clock:
+    """Time as the test has it, in seconds."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def limits(clock: Clock) -> Limits:
+    limits = Limits({"reads": Rate(10, 5), "writes": Rate(0.5, 1), "off": None})
+    limits._clock = clock
+    return limits
+
+
+def refused(limits: Limits, name: str, key: object = "amina") -> int:
+    """The milliseconds after which the next call fits."""
+    with pytest.raises(RateLimited) as raised:
+        limits.take(name, key)
+    wait: int = raised.value.body()["retry_after_ms"]
+    return wait
+
+
+async def test_a_burst_passes_and_then_one_at_a_time(limits: Limits, clock: Clock) -> None:
+    for _ in range(5):
+        limits.take("reads", "amina")
+    assert 100 <= refused(limits, "reads") <= 101
+    clock.now += 0.1001
+    limits.take("reads", "amina")
+    refused(limits, "reads")
+
+
+async def test_the_time_that_is_told_is_enough_and_no_more(limits: Limits, clock: Clock) -> None:
+    limits.take("writes", "amina")
+    for passed in (0.0, 0.3, 1.234_567):
+        clock.now = 1_000.0 + passed
+        assert refused(limits, "writes") == pytest.approx((2 - passed) * 1_000, abs=1.01)
+    wait = refused(limits, "writes")
+    clock.now += wait / 1_000
+    limits.take("writes", "amina")
+
+
+async def test_a_call_that_is_refused_takes_nothing(limits: Limits, clock: Clock) -> None:
+    limits.take("writes", "amina")
+    clock.now += 1.9
+    for _ in range(100):
+        refused(limits, "writes")
+    clock.now += 0.11
+    limits.take("writes", "amina")
+
+
+async def test_no_more_waits_in_a_bucket_than_its_burst(limits: Limits, clock: Clock) -> None:
+    limits.take("reads", "amina")
+    clock.now += 3_600
+    for _ in range(5):
+        limits.take("reads", "amina")
+    refused(limits, "reads")
+
+
+async def test_everybody_has_buckets_of_their_own_by_name(limits: Limits) -> None:
+    limits.take("writes", "amina")
+    refused(limits, "writes", "amina")
+    limits.take("writes", "bilal")
+    limits.take("reads", "amina")
+
+
+async def test_what_is_off_is_never_refused(limits: Limits) -> None:
+    for _ in range(10_000):
+        limits.take("off", "amina")
+    assert not limits._buckets
+
+
+async def test_the_bucket_untouched_the_longest_is_forgotten_first(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUCKETS", 3)
+    for key in ("a", "b", "c"):
+        limits.take("reads", key)
+    limits.take("reads", "a")
+    limits.take("reads", "d")
+    assert [key for _, key in limits._buckets] == ["c", "a", "d"]
+
+
+async def test_a_client_that_is_too_quick_hears_when_to_try_again(new_instance: Callable[..., Any]) -> None:
+    parley: Instance = await new_instance(PARLEY_RATE_READS="0.01/3", PARLEY_RATE_WRITES="0.01/1")
+    amina, bilal = await parley.person("amina"), await parley.person("bilal")
+    phone = await amina.connect()
+    for _ in range(3):
+        await phone.call("account:me")
+    answer = await phone.answer("account:me")
+    assert (answer["error"]["code"], answer["error"].keys()) == (
+        "rate_limited",
+        {"code", "message", "retry_after_ms"},
+    )
+    assert 90_000 < answer["error"]["retry_after_ms"] <= 100_001
+    # the same bucket over HTTP, by another command; another's and another bucket are full
+    async with parley.http.post(
+        f"{parley.url}/api/conversation/list", json={}, headers={"Authorization": f"Bearer {amina.token}"}
+    ) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (429, "rate_limited")
+        assert int(response.headers["Retry-After"]) == -(-error["retry_after_ms"] // 1_000)
+    await bilal.post("account:me")
+    chat = await parley.chat(amina, bilal)
+    assert (await phone.answer("conversation:create", kind="x"))["error"]["code"] == "rate_limited"
+    await phone.send(chat, "one may still talk")
+
+
+async def test_a_refused_send_is_not_done_and_the_next_one_is(new_instance: Callable[..., Any]) -> None:
+    parley: Instance = await new_instance(PARLEY_RATE_MESSAGE_SEND="20/2")
+    amina, bilal = await parley.person("amina"), await parley.person("bilal")
+    chat = await parley.chat(amina, bilal)
+    phone = await amina.connect()
+    sent = []
+    while len(sent) < 5:
+        text = str(len(sent))
+        answer = await phone.answer("message:send", conversation_id=chat, client_id=text, text=text)
+        if answer["ok"]:
+            sent.append(answer["data"]["seq"])
+        else:
+            assert answer["error"]["code"] == "rate_limited"
+            assert 1 <= answer["error"]["retry_after_ms"] <= 51
+    assert sent == [1, 2, 3, 4, 5]
+    await phone.hearing("message:created", text="4")
+    assert phone.texts(chat) == list("01234")
+
+
+@pytest.mark.parametrize(("trusted", "expected"), [("1", [401, 429, 401]), ("0", [401, 429, 429])])
+async def test_an_address_is_the_proxys_word_where_that_is_trusted(
+    new_instance: Callable[..., Any], trusted: str, expected: list[int]
+) -> None:
+    parley: Instance = await new_instance(
+        PARLEY_TRUSTED_PROXY=trusted, PARLEY_RATE_LOGIN="0.01/1", PARLEY_RATE_LOGIN_ACCOUNT="off"
+    )
+    statuses = []
+    for n, forwarded in enumerate(("10.0.0.1", "6.6.6.6, 10.0.0.1", "10.0.0.1, 10.0.0.2")):
+        async with parley.http.post(
+            f"{parley.url}/api/account/login",
+            json={"login": f"nobody{n}", "password": "x"},
+            headers={"X-Forwarded-For": forwarded},
+        ) as response:
+            statuses.append(response.status)
+    assert statuses == expected
