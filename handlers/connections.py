@@ -1,0 +1,125 @@
+"""A socket connects: who it is, which rooms it stands in, and what it has missed in them."""
+
+import asyncio
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from handlers.permissions import admit_to_conversations, admit_to_own_room
+from server.commands.context import Caller, Services, encode
+from server.commands.gateway import Welcome
+from server.commands.pages import Seq
+from server.commands.payload import decode
+from server.commands.registry import Limit
+from server.commands.tokens import Claims
+from server.errors import Unauthenticated
+from server.rooms.joining import Joining, Standing
+from server.rooms.names import Room, parse, user_room
+from server.rooms.sockets import Socket
+from server.wire import Connection, event_packet
+from storage import Connection as Db
+from storage import Time, sessions
+from storage.sessions import Admission
+
+PROTOCOL = 1
+ROOMS = 1_000  # of one connect: those it names, and those it is put into
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client connects with; `rooms` are those to resume, each behind the last seq it has seen."""
+
+    token: str = ""
+    epoch: str | None = None
+    rooms: Annotated[dict[str, Seq], msgspec.Meta(max_length=ROOMS)] = {}
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The first push of every connection. In each of `rooms`, what follows is the replay asked for, then head + 1."""
+
+    protocol: int
+    user_id: UUID
+    session_id: UUID
+    server_time: Time
+    instance: str
+    epoch: UUID
+    rooms: dict[str, int]
+    reset: list[str]
+    truncated: bool
+
+
+def register_rooms(joining: Joining) -> None:
+    """Say who may stand in each kind of room."""
+    joining.admit_to("user", admit_to_own_room)
+    joining.admit_to("conversation", admit_to_conversations)
+
+
+class Admitting:
+    """Lets sockets in, in the name of one instance, a bounded number of them at once."""
+
+    def __init__(self, instance: str, at_once: int) -> None:
+        self._instance = instance
+        self._turns = asyncio.Semaphore(at_once)
+
+    async def __call__(self, services: Services, connection: Connection, auth: Any) -> Welcome:
+        """Judge a connect. Raises `Unauthenticated`, `Invalid`, `TooLarge`, `RateLimited`, or `Unavailable`."""
+        asked = decode(Auth, auth, services.bounds)
+        claims = services.tokens.read(asked.token)
+        services.limits.take(Limit.CONNECTS, claims.user_id)
+        socket = Socket(connection, claims.user_id, claims.session_id)
+        # Registered first, closed, then judged: a removal delivered from here on takes the registration away.
+        services.delivery.enter(socket)
+        try:
+            return await self._welcome(services, socket, asked, claims)
+        except BaseException:
+            services.delivery.exit(socket)
+            raise
+
+    async def _welcome(self, services: Services, socket: Socket, asked: Auth, claims: Claims) -> Welcome:
+        joining = services.joining
+        named = {room: after for name, after in asked.rooms.items() if (room := parse(name)) is not None}
+        afters = {room: after for room, after in named.items() if joining.has_kind(room)}
+        for room in {user_room(socket.user_id), *afters}:
+            services.delivery.hold(socket, room)
+        async with self._turns, services.database.connection() as db:
+            rows = await _admitted(db, socket)
+            standings = {Room(row.kind, row.room_id): Standing(row.last_seq, row.floor) for row in rows[: ROOMS + 1]}
+            others = [room for room in afters if room not in standings]
+            standings.update(await joining.judge(db, socket.user_id, others) if others else {})
+        for room in afters.keys() - standings.keys():
+            services.delivery.release(socket, room)
+        first, epoch = rows[0], str(rows[0].epoch)
+        resumed = {room: after for room, after in afters.items() if room in standings}
+        is_same = asked.epoch is None or asked.epoch == epoch
+        positions = await joining.resumable(standings, resumed) if is_same else {}
+        hello = Hello(
+            protocol=PROTOCOL,
+            user_id=socket.user_id,
+            session_id=socket.session_id,
+            server_time=first.server_time,
+            instance=self._instance,
+            epoch=first.epoch,
+            rooms={str(room): standing.head for room, standing in standings.items()},
+            reset=[str(room) for room in (resumed if is_same else standings) if room not in positions],
+            truncated=len(rows) > ROOMS + 1,
+        )
+        # The client's own order first: the budget was spent in it.
+        ordered = [*resumed, *(room for room in standings if room not in resumed)]
+        places = [(room, standings[room], positions.get(room, standings[room].head)) for room in ordered]
+        return Welcome(
+            socket,
+            Caller(socket.user_id, socket.session_id, claims.scope, frozenset(first.roles)),
+            claims.expires_at,
+            event_packet("hello", encode(hello).decode()),
+            lambda: joining.resume(socket, places),
+        )
+
+
+async def _admitted(db: Db, socket: Socket) -> list[Admission]:
+    """The person's rooms, their own first. Raises `Unauthenticated` where the session stands no more."""
+    rows = await sessions.find_admission(db, socket.user_id, socket.session_id, ROOMS)
+    if not rows:
+        raise Unauthenticated("This session has ended: sign in again.")
+    if rows[0].stale:
+        await sessions.touch_session(db, socket.session_id)
+    return rows

@@ -1,0 +1,121 @@
+"""Messages: sent in batches, read in pages."""
+
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from handlers.permissions import participant, participant_at_the_lock
+from server.commands.context import Batch, Call, Context
+from server.commands.pages import Seq, within
+from server.commands.registry import BUSY, ClientId, Limit, Outcome, Payload, command, push
+from server.errors import Conflict, Invalid, NotFound
+from server.rooms.log import Event
+from server.rooms.names import Room, conversation_room
+from storage import Time, messages
+from storage.messages import Appended, Message, NewMessage
+
+HISTORY_PAGE = 200
+ATTACHMENTS = 20  # of one message
+
+message_created = push("message:created", Message, "A message was sent; everybody in the room gets it, its sender too.")
+
+
+class SendMessage(Payload, frozen=True):
+    conversation_id: UUID
+    client_id: ClientId
+    text: str | None = None
+    attachment_ids: Annotated[tuple[UUID, ...], msgspec.Meta(max_length=ATTACHMENTS)] = ()
+    reply_to_id: UUID | None = None
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """Where a message stands in its conversation."""
+
+    message_id: UUID
+    seq: int
+    at: Time
+
+
+def _room(p: SendMessage) -> Room:
+    return conversation_room(p.conversation_id)
+
+
+@command("message:send", allow=participant_at_the_lock, limit=Limit.MESSAGE_SEND, batch=True, room=_room)
+async def send(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[Outcome[Sent]]:
+    """Send a message. The same client_id again answers with the same message, for good."""
+    outcomes: list[Outcome[Sent]] = [BUSY] * len(calls)
+    asked: dict[tuple[UUID, str], int] = {}
+    again: set[tuple[UUID, UUID]] = set()
+    for n, call in enumerate(calls):
+        p, sender = call.payload, call.user.user_id
+        if p.attachment_ids:
+            outcomes[n] = NotFound()  # nothing has been attached anywhere yet
+        elif not p.text:
+            outcomes[n] = Invalid({"text": "a message needs text"})
+        elif (sender, p.client_id) in asked or (sender, p.conversation_id) in again:
+            # Of one key twice in a batch, the second comes again, and finds the first; what follows it stays behind it.
+            again.add((sender, p.conversation_id))
+        else:
+            asked[sender, p.client_id] = n
+    places = list(asked.values())
+    appended = await messages.append_messages(batch.db, [_new(calls[n]) for n in places], wait=batch.wait)
+    for n, row in zip(places, appended, strict=True):
+        outcomes[n] = _outcome(row)
+        if row.outcome == "sent":
+            batch.events.append(_event(calls[n].payload, row))
+    return outcomes
+
+
+def _new(call: Call[SendMessage]) -> NewMessage:
+    p = call.payload
+    return NewMessage(p.conversation_id, call.user.user_id, p.client_id, call.digest, p.text or "", p.reply_to_id)
+
+
+def _outcome(row: Appended) -> Outcome[Sent]:
+    if row.message_id is not None and row.seq is not None and row.at is not None and row.outcome in {"sent", "repeat"}:
+        return Sent(row.message_id, row.seq, row.at)
+    match row.outcome:
+        case "busy":
+            return BUSY
+        case "key_reuse":
+            return Conflict("key_reuse", "This client_id sent another message: use a new one.")
+        case "not_found" | "no_reply":
+            return NotFound()
+    raise LookupError(f"append_messages says {row.outcome}")
+
+
+def _event(p: SendMessage, row: Appended) -> Event:
+    if row.seq is None or row.at is None or row.payload is None:
+        raise LookupError("a message was sent without its place in the log")
+    return Event(_room(p), row.seq, row.at, message_created.name, row.payload)
+
+
+class ReadHistory(Payload, frozen=True):
+    conversation_id: UUID
+    before_seq: Seq | None = None
+    after_seq: Seq | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=HISTORY_PAGE)] = 50
+
+
+class History(msgspec.Struct, frozen=True):
+    """A page of messages, ascending by seq; `more` says whether there are others beyond it in the direction read."""
+
+    messages: list[Message]
+    more: bool
+
+
+@command("message:history", allow=participant, limit=Limit.READS, reads=True)
+async def history(ctx: Context, p: ReadHistory) -> History:
+    """Read the messages before or after a seq, or the latest; never those from before one's joining."""
+    if p.before_seq is not None and p.after_seq is not None:
+        raise Invalid({"after_seq": "give before_seq or after_seq, not both"})
+    reader, most = ctx.user.user_id, p.limit + 1
+    if p.after_seq is not None:
+        found = await messages.list_after(ctx.db, reader, p.conversation_id, p.after_seq, most=most)
+    else:
+        found = await messages.list_before(ctx.db, reader, p.conversation_id, p.before_seq, most=most)
+    page = within(found[: p.limit])
+    more = len(page) < len(found)
+    return History(page if p.after_seq is not None else page[::-1], more)

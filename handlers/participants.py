@@ -1,0 +1,109 @@
+"""Who takes part in a group: let in, shown out."""
+
+from uuid import UUID
+
+import msgspec
+
+from handlers.conversations import LISTED_PEOPLE, as_seen
+from handlers.permissions import participant_at_the_lock
+from rules.conversations import ConversationKind
+from rules.participants import ParticipantRole, may_add, may_remove
+from server.commands.context import Context
+from server.commands.registry import Limit, Payload, command, push
+from server.errors import Forbidden, NotFound, TooLarge
+from server.rooms.names import conversation_room, user_room
+from storage import conversations, participants, users
+from storage.conversations import Conversation, OwnConversation
+from storage.participants import Participant
+
+
+class ParticipantAdded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody was let in; in their own room, with the conversation they find (and whose head_seq they begin at)."""
+
+    conversation_id: UUID
+    participant: Participant
+    conversation: OwnConversation | None = None
+
+
+class ParticipantRemoved(msgspec.Struct, frozen=True):
+    """Somebody was shown out by somebody."""
+
+    conversation_id: UUID
+    user_id: UUID
+    by: UUID
+
+
+participant_added = push("participant:added", ParticipantAdded, "Somebody takes part in the conversation now.")
+participant_removed = push("participant:removed", ParticipantRemoved, "Somebody takes part no more, and hears no more.")
+
+
+class AddParticipant(Payload, frozen=True):
+    conversation_id: UUID
+    user_id: UUID
+    role: ParticipantRole = ParticipantRole.MEMBER
+
+
+@command("participant:add", allow=participant_at_the_lock, limit=Limit.WRITES)
+async def add(ctx: Context, p: AddParticipant) -> Conversation:
+    """Let somebody into a group; they see it from here on. Owners let in anybody, admins members."""
+    actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
+    if not may_add(actor.role, p.role):
+        raise Forbidden(f"As {actor.role} you may not add somebody as {p.role}.")
+    if target is not None:
+        return await as_seen(ctx, p.conversation_id)
+    if not await users.list_active(ctx.db, [p.user_id]):
+        raise NotFound
+    most = ctx.services.bounds.group_people
+    if await participants.count_participants(ctx.db, p.conversation_id) >= most:
+        raise TooLarge(f"A group has at most {most} people.", most)
+    room = conversation_room(p.conversation_id)
+    seq = ctx.next_seq(room)
+    await participants.add_participant(ctx.db, p.conversation_id, p.user_id, p.role, seq)
+    await conversations.bump_version(ctx.db, p.conversation_id)
+    newcomer = await participants.find_participant(ctx.db, p.conversation_id, p.user_id)
+    found = await conversations.list_conversations(ctx.db, p.user_id, [p.conversation_id], people=LISTED_PEOPLE)
+    if newcomer is None or not found:
+        raise NotFound
+    conversation = msgspec.structs.replace(found[0].own(), head_seq=seq)
+    ctx.push(participant_added, ParticipantAdded(p.conversation_id, newcomer), to=room)
+    ctx.push(participant_added, ParticipantAdded(p.conversation_id, newcomer, conversation), to=user_room(p.user_id))
+    return msgspec.structs.replace(await as_seen(ctx, p.conversation_id), head_seq=seq)
+
+
+class RemoveParticipant(Payload, frozen=True):
+    conversation_id: UUID
+    user_id: UUID
+
+
+@command("participant:remove", allow=participant_at_the_lock, limit=Limit.WRITES)
+async def remove(ctx: Context, p: RemoveParticipant) -> Conversation:
+    """Show somebody out of a group: nothing they send is stored and nothing reaches them after it."""
+    actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
+    role = ParticipantRole.MEMBER if target is None else ParticipantRole(target.role)
+    if not may_remove(actor.role, role):
+        raise Forbidden(f"As {actor.role} you may not remove somebody who is {role}.")
+    if target is None:
+        return await as_seen(ctx, p.conversation_id)
+    await participants.remove_participant(ctx.db, p.conversation_id, p.user_id)
+    await conversations.bump_version(ctx.db, p.conversation_id)
+    room = conversation_room(p.conversation_id)
+    seq = ctx.next_seq(room)
+    removed = ParticipantRemoved(p.conversation_id, p.user_id, ctx.user.user_id)
+    ctx.push(participant_removed, removed, to=room)
+    ctx.push(participant_removed, removed, to=user_room(p.user_id))
+    return msgspec.structs.replace(await as_seen(ctx, p.conversation_id), head_seq=seq)
+
+
+async def _lock_and_judge(ctx: Context, conversation_id: UUID, user_id: UUID) -> tuple[Participant, Participant | None]:
+    """Lock the conversation, its room and the person's; then the caller's part and the person's, as they are now.
+
+    Raises `NotFound` where the caller takes no part, `Forbidden` where the conversation is not a group.
+    """
+    kind = await conversations.lock_conversation(ctx.db, conversation_id)
+    await ctx.lock(conversation_room(conversation_id), user_room(user_id))
+    actor = await participants.find_participant(ctx.db, conversation_id, ctx.user.user_id)
+    if actor is None:
+        raise NotFound
+    if kind is not ConversationKind.GROUP:
+        raise Forbidden("Only a group lets people in and shows them out.")
+    return actor, await participants.find_participant(ctx.db, conversation_id, user_id)

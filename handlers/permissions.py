@@ -1,0 +1,45 @@
+"""Who may do what: the named predicates of `allow=`, and who may stand in which room."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from server.commands.context import Context
+from server.commands.registry import Permission, permission
+from server.errors import NotFound
+from server.rooms.joining import Standing
+from storage import Connection, participants, rooms
+from storage.participants import Participant
+
+
+async def part_of(ctx: Context, conversation_id: UUID) -> Participant:
+    """The caller's part in a conversation. Raises `NotFound` where they have none."""
+    part = await participants.find_participant(ctx.db, conversation_id, ctx.user.user_id)
+    if part is None:
+        raise NotFound
+    return part
+
+
+@permission
+async def participant(ctx: Context, p: Any) -> None:
+    """Those who take part in the conversation now."""
+    await part_of(ctx, p.conversation_id)
+
+
+participant_at_the_lock = Permission("participant_at_the_lock")
+"""Those who take part in the conversation, judged by the statement or the handler itself behind the room's lock."""
+
+member_of_the_room = Permission("member_of_the_room")
+"""Those whom the room's own predicate lets in; the handler asks it once the socket is registered."""
+
+
+async def admit_to_own_room(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """A person's own inbox is theirs alone."""
+    heads = await rooms.list_heads(db, [room_id for room_id in room_ids if room_id == user_id])
+    return {head.room_id: Standing(head.last_seq, 0) for head in heads}
+
+
+async def admit_to_conversations(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """A conversation's room is for those who take part in it, from their joining on."""
+    places = await participants.list_places(db, user_id, room_ids)
+    return {place.conversation_id: Standing(place.head_seq, place.joined_seq) for place in places}

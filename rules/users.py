@@ -1,0 +1,27 @@
+"""What a person may be."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    BUYER = "buyer"
+    SELLER = "seller"
+    MENTOR = "mentor"
+    ADMIN = "admin"
+
+
+class UserStatus(StrEnum):
+    """Only the active may sign in."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class Scope(StrEnum):
+    """What a token may do: all of it; no offers, payments or account changes; reading alone."""
+
+    FULL = "full"
+    LIMITED = "limited"
+    READ = "read"

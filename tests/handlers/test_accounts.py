@@ -1,0 +1,359 @@
+"""Accounts: registering, signing in, renewing, and what ends a session."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import structlog
+
+from tests.people import ConnectRefused, Instance, Person, Refusal, unwrap
+
+PASSWORD = "correct horse كلمة"
+USER = {
+    "user_id", "username", "email", "full_name", "full_name_ar", "phone", "whatsapp_number", "profile_picture_url",
+    "locale", "roles", "status", "verified", "seller_rating", "total_sales", "preferences", "notification_channels",
+    "at",
+}  # fmt: skip
+
+
+@pytest.fixture
+def migrated_database(shared_database: str) -> str:
+    """Nothing here needs a database of its own: everybody has a name of their own."""
+    return shared_database
+
+
+def a_name(start: str = "dalia") -> str:
+    return f"{start}.{uuid4().hex[:12]}"
+
+
+async def register(parley: Instance, username: str | None = None, **fields: Any) -> dict[str, Any]:
+    """Register somebody; the data of the answer. Raises `Refusal`."""
+    name = username or a_name()
+    payload = {"username": name, "email": f"{uuid4().hex}@example.org", "password": PASSWORD, **fields}
+    _, answer = await parley.post("account:register", payload)
+    data: dict[str, Any] = unwrap(answer)
+    return data
+
+
+async def refusal(parley: Instance, command: str, **payload: Any) -> tuple[int, dict[str, Any]]:
+    """The status and the error of a command that is refused."""
+    status, answer = await parley.post(command, payload)
+    assert not answer["ok"], answer
+    return status, answer["error"]
+
+
+async def dalia(parley: Instance, signed_in: dict[str, Any]) -> Person:
+    """Whoever has signed in, as a person with devices."""
+    claims = json.loads(unpadded(signed_in["access_token"].split(".")[1]))
+    user = signed_in["user"]
+    person = Person(parley, user["username"], user["user_id"], claims["sid"], signed_in["access_token"])
+    parley.people.append(person)
+    return person
+
+
+def unpadded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+async def fetch(parley: Instance, sql: str, *arguments: Any) -> Any:
+    async with parley.parley.database.connection() as db:
+        return await db.fetchval(sql, *arguments)
+
+
+# registering
+
+
+async def test_whoever_registers_is_signed_in(parley: Instance) -> None:
+    name = a_name()
+    before = datetime.now(UTC).timestamp()
+    signed_in = await register(
+        parley, name, full_name="Dalia", full_name_ar="داليا", phone="+20 " + str(uuid4().int)[:12], locale="ar"
+    )
+    assert signed_in.keys() == {"user", "access_token", "refresh_token", "expires_at"}
+    assert signed_in["user"].keys() == USER
+    assert signed_in["user"] | {"username": name, "full_name_ar": "داليا", "locale": "ar"} == signed_in["user"]
+    assert (signed_in["user"]["status"], signed_in["user"]["roles"]) == ("active", [])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", signed_in["expires_at"])
+    assert 895 < datetime.fromisoformat(signed_in["expires_at"]).timestamp() - before < 905
+    person = await dalia(parley, signed_in)
+    assert await person.post("account:me") == signed_in["user"]
+    device = await person.connect()
+    assert await device.call("account:me") == signed_in["user"]
+    assert device.hello["rooms"] == {f"user:{person.user_id}": 0}
+
+
+async def test_a_password_is_stored_as_argon2id_and_a_refresh_token_as_its_hash(parley: Instance) -> None:
+    signed_in = await register(parley)
+    user_id = signed_in["user"]["user_id"]
+    stored = await fetch(parley, "select password_hash from users where user_id = $1", user_id)
+    assert stored.startswith("$argon2id$v=19$m=65536,")
+    hashed = hashlib.sha256(signed_in["refresh_token"].encode()).digest()
+    assert await fetch(parley, "select count(*) from auth_tokens where hash = $1 and status = 'active'", hashed) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("dalia", "DALIA"), ("Dalia", "dalia"), ("ámbar", "Ámbar"), ("ümit", "ÜMIT"), ("жук", "Жук")]
+)
+async def test_a_name_is_taken_in_whatever_case(parley: Instance, first: str, second: str) -> None:
+    end = uuid4().hex[:12]
+    await register(parley, f"{first}.{end}")
+    status, error = await refusal(
+        parley,
+        "account:register",
+        username=f"{second}.{end}",
+        email=f"{uuid4().hex}@example.org",
+        password=PASSWORD,
+    )
+    assert (status, error["code"], error["reason"]) == (409, "conflict", "taken")
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "second"),
+    [
+        ("email", "Dalia@Example.org", "dalia@example.ORG"),
+        ("phone", "+20100", "+20100"),
+        ("whatsapp_number", "+20", "+20"),
+    ],
+)
+async def test_an_address_is_taken_too(parley: Instance, field: str, first: str, second: str) -> None:
+    number = str(uuid4().int)[:10]
+    before, after = (number, "") if field == "email" else ("", number)
+    await register(parley, **{field: before + first + after})
+    with pytest.raises(Refusal) as refused:
+        await register(parley, **{field: before + second + after})
+    assert refused.value.error["reason"] == "taken"
+
+
+async def test_of_two_who_register_one_name_at_once_one_has_it(parley: Instance) -> None:
+    name = a_name()
+    answers = await asyncio.gather(*(register(parley, name) for _ in range(4)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Refusal)]
+    assert len(refused) == 3
+    assert {answer.error["reason"] for answer in refused} == {"taken"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("username", "d", "invalid"),
+        ("username", "dalia@home", "invalid"),
+        ("username", "dalia\n", "invalid"),
+        ("username", "d" * 65, "too_large"),
+        ("email", "nowhere", "invalid"),
+        ("email", "a@b@c", "invalid"),
+        ("email", "a" * 250 + "@b.org", "too_large"),
+        ("password", "seven77", "invalid"),
+        ("password", "x" * 1_001, "too_large"),
+        ("password", None, "invalid"),
+        ("phone", "call me", "invalid"),
+        ("whatsapp_number", "0100", "invalid"),
+        ("locale", "x_y", "invalid"),
+        ("full_name", "", "invalid"),
+        ("full_name", "x" * 201, "too_large"),
+        ("roles", ["admin"], "invalid"),
+    ],
+)
+async def test_what_an_account_may_be_is_bounded(parley: Instance, field: str, value: Any, code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        await register(parley, **{field: value})
+    assert refused.value.code == code
+    assert refused.value.error.get("fields", {field: 1}).keys() == {field}
+
+
+# signing in
+
+
+async def test_one_signs_in_by_name_or_address_in_whatever_case(parley: Instance) -> None:
+    name = a_name("Dalia")
+    user = (await register(parley, name))["user"]
+    sessions = set()
+    for login in (name, name.upper(), user["email"], user["email"].title()):
+        _, answer = await parley.post("account:login", {"login": login, "password": PASSWORD, "device": "phone"})
+        signed_in = unwrap(answer)
+        assert signed_in["user"] == user
+        sessions.add((await dalia(parley, signed_in)).session_id)
+    assert len(sessions) == 4
+
+
+async def test_a_wrong_password_and_an_unknown_person_get_the_same_answer(
+    parley: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = a_name()
+    await register(parley, name)
+    operators = await parley.person("made.by.an.operator")  # without a password
+    passwords, looks = parley.parley.services.passwords, []
+    original = passwords._verify
+    monkeypatch.setattr(passwords, "_verify", lambda *of: (looks.append(1), original(*of))[1])
+    answers = [
+        await parley.post("account:login", {"login": login, "password": password})
+        for login, password in ((name, "wrong horse"), (a_name(), PASSWORD), (operators.username, PASSWORD))
+    ]
+    assert answers[0][0] == 401
+    assert answers[0][1]["error"]["code"] == "unauthenticated"
+    assert all(answer == answers[0] for answer in answers)
+    assert len(looks) == 3  # and as long a look for each
+
+
+async def test_whoever_is_suspended_is_out(parley: Instance) -> None:
+    name = a_name()
+    signed_in = await register(parley, name)
+    person = await dalia(parley, signed_in)
+    wrong = await parley.post("account:login", {"login": name, "password": "wrong horse"})
+    await fetch(parley, "update users set status = 'suspended' where user_id = $1", person.user_id)
+    assert await parley.post("account:login", {"login": name, "password": PASSWORD}) == wrong
+    with pytest.raises(ConnectRefused) as refused:
+        await person.connect()
+    assert refused.value.said["data"]["code"] == "unauthenticated"
+    for command, payload in (("account:me", {}), ("account:refresh", {"refresh_token": signed_in["refresh_token"]})):
+        status, answer = await parley.post(command, payload, token=person.token)
+        assert (status, answer["error"]["code"]) == (401, "unauthenticated")
+    await fetch(parley, "update users set status = 'active' where user_id = $1", person.user_id)
+    assert (await person.post("account:me"))["username"] == name
+
+
+async def test_logins_to_one_account_are_throttled_whatever_its_case(parley: Instance) -> None:
+    name = a_name()
+    for n in range(5):
+        status, _ = await refusal(parley, "account:login", login=name.swapcase() if n % 2 else name, password="wrong")
+        assert status == 401
+    status, error = await refusal(parley, "account:login", login=name, password="wrong")
+    assert (status, error["code"]) == (429, "rate_limited")
+    assert 10_000 < error["retry_after_ms"] <= 12_100  # five a minute
+    assert (await refusal(parley, "account:login", login=a_name(), password="wrong"))[0] == 401
+
+
+async def test_logins_from_one_address_are_throttled(parley: Instance) -> None:
+    for _ in range(10):
+        assert (await refusal(parley, "account:login", login=a_name(), password="wrong"))[0] == 401
+    path = f"{parley.url}/api/account/login"
+    async with parley.http.post(path, json={"login": a_name(), "password": "wrong"}) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (429, "rate_limited")
+        assert int(response.headers["Retry-After"]) == -(-error["retry_after_ms"] // 1000) <= 7  # ten a minute
+
+
+async def test_registering_counts_as_a_write_of_its_address(new_instance: Callable[..., Any]) -> None:
+    parley = await new_instance(PARLEY_RATE_WRITES="0.01/2")
+    for _ in range(2):
+        await register(parley)
+    with pytest.raises(Refusal) as refused:
+        await register(parley)
+    assert refused.value.code == "rate_limited"
+
+
+# renewing
+
+
+async def test_a_refresh_token_is_spent_by_its_use(parley: Instance) -> None:
+    first = await register(parley)
+    session = (await dalia(parley, first)).session_id
+    tokens = [first["refresh_token"]]
+    for _ in range(3):
+        _, answer = await parley.post("account:refresh", {"refresh_token": tokens[-1]})
+        renewed = unwrap(answer)
+        assert renewed.keys() == first.keys()
+        assert renewed["user"] == first["user"]
+        person = await dalia(parley, renewed)
+        assert person.session_id == session
+        assert (await person.post("account:me"))["user_id"] == person.user_id
+        tokens.append(renewed["refresh_token"])
+    assert len(set(tokens)) == 4
+
+
+async def test_using_a_spent_token_again_ends_the_session_everywhere(parley: Instance) -> None:
+    first = await register(parley)
+    person = await dalia(parley, first)
+    other = unwrap((await parley.post("account:login", {"login": person.username, "password": PASSWORD}))[1])
+    phone, elsewhere = await person.connect(), await (await dalia(parley, other)).connect()
+    gone = asyncio.Event()
+    phone.client.on("disconnect", gone.set)
+    _, answer = await parley.post("account:refresh", {"refresh_token": first["refresh_token"]})
+    second = unwrap(answer)
+    status, error = await refusal(parley, "account:refresh", refresh_token=first["refresh_token"])
+    assert (status, error["code"]) == (401, "unauthenticated")
+    revoked = await phone.hearing("session:revoked", session_id=person.session_id)
+    assert revoked.payload["reason"]
+    await asyncio.wait_for(gone.wait(), 2)
+    assert (await refusal(parley, "account:refresh", refresh_token=second["refresh_token"]))[0] == 401
+    for token in (first["access_token"], second["access_token"]):
+        assert (await parley.post("account:me", {}, token=token))[0] == 401
+        with pytest.raises(ConnectRefused) as refused:
+            await person.connect(token=token)
+        assert refused.value.said["data"]["code"] == "unauthenticated"
+    assert (await elsewhere.call("account:me"))["username"] == person.username  # another session is another family
+
+
+async def test_of_two_uses_at_once_one_is_the_second(parley: Instance) -> None:
+    token = (await register(parley))["refresh_token"]
+    answers = await asyncio.gather(*(parley.post("account:refresh", {"refresh_token": token}) for _ in range(2)))
+    assert sorted(status for status, _ in answers) == [200, 401]
+    [renewed] = [answer["data"]["refresh_token"] for status, answer in answers if status == 200]
+    assert (await refusal(parley, "account:refresh", refresh_token=renewed))[0] == 401
+
+
+async def test_what_is_no_refresh_token_renews_nothing(parley: Instance) -> None:
+    signed_in = await register(parley)
+    for token in ("x", signed_in["access_token"][:200], signed_in["refresh_token"][:-1]):
+        status, error = await refusal(parley, "account:refresh", refresh_token=token)
+        assert (status, error["code"]) == (401, "unauthenticated")
+    hashed = hashlib.sha256(signed_in["refresh_token"].encode()).digest()
+    await fetch(parley, "update auth_tokens set expires_at = now() where hash = $1", hashed)
+    assert (await refusal(parley, "account:refresh", refresh_token=signed_in["refresh_token"]))[0] == 401
+    assert (await parley.post("account:me", {}, token=signed_in["access_token"]))[0] == 200  # too late is no theft
+
+
+async def test_the_lives_of_tokens_are_settings(new_instance: Callable[..., Any]) -> None:
+    parley = await new_instance(PARLEY_ACCESS_TTL_S="60", PARLEY_REFRESH_TTL_S="120")
+    signed_in = await register(parley)
+    left = datetime.fromisoformat(signed_in["expires_at"]).timestamp() - datetime.now(UTC).timestamp()
+    assert 50 < left <= 60
+    hashed = hashlib.sha256(signed_in["refresh_token"].encode()).digest()
+    life = await fetch(
+        parley, "select extract(epoch from expires_at - at)::float8 from auth_tokens where hash = $1", hashed
+    )
+    assert 119 < life < 121
+
+
+async def test_no_password_and_no_token_is_ever_logged(
+    parley: Instance, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with structlog.testing.capture_logs() as logged:
+        name = a_name()
+        signed_in = await register(parley, name)
+        person = await dalia(parley, signed_in)
+        await refusal(parley, "account:login", login=name, password="a wrong horse")
+        renewed = unwrap((await parley.post("account:refresh", {"refresh_token": signed_in["refresh_token"]}))[1])
+        device = await person.connect()
+        chat = await parley.chat(person, await parley.person("bilal"))
+        await device.send(chat, "between us")
+        await device.client.emit("message:send", {"text": "between us"})  # an error that nobody hears is logged
+        await device.answer("account:me")
+
+        async def break_down(*_: Any) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr("storage.users.find_login", break_down)
+        _, error = await refusal(parley, "account:login", login=name, password="a wrong horse")
+        assert error["code"] == "internal"
+        await refusal(parley, "account:refresh", refresh_token=signed_in["refresh_token"])
+        await device.hearing("session:revoked")
+    text = "\n".join(map(str, logged)) + caplog.text
+    assert error["error_id"] in text
+    assert "unheard_error" in text
+    for secret in (PASSWORD, "a wrong horse", "between us", *_tokens(signed_in), *_tokens(renewed)):
+        assert secret not in text
+
+
+def _tokens(signed_in: dict[str, Any]) -> tuple[str, str]:
+    return signed_in["access_token"], signed_in["refresh_token"]
