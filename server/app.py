@@ -1,0 +1,162 @@
+"""One instance, wired: what there is, and in which order it starts and stops."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from functools import partial
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import handlers  # noqa: F401  (declares the commands)
+from handlers.connections import Admitting, register_rooms
+from handlers.effects import register_effects
+from server.commands.context import Services
+from server.commands.dispatch import Dispatcher
+from server.commands.gateway import Gateway
+from server.commands.limits import Limits
+from server.commands.meter import Meter
+from server.commands.passwords import Passwords
+from server.commands.payload import Bounds
+from server.commands.tokens import Tokens
+from server.config import Config
+from server.http import Http, address_of
+from server.jobs import Jobs
+from server.rooms.bus import Bus, LocalBus, RedisBus
+from server.rooms.delivery import Delivery
+from server.rooms.joining import Joining
+from server.wire import Server
+from storage import Database
+from storage import rooms as room_table
+
+FLUSH_S = 0.25  # for the last packets to leave before the sockets are closed
+BACKLOG = 4096  # of the listening socket: a reconnect storm waits there rather than being refused
+
+logger = structlog.get_logger("parley")
+
+
+class Parley:
+    """A running instance. `start` serves; `stop` finishes what has been begun, and goes.
+
+    `bus` stands in for the configured one in tests of several instances in one process.
+    """
+
+    def __init__(self, config: Config, dsn: str, secrets: tuple[str, ...], *, bus: Bus | None = None) -> None:
+        self._config = config
+        self._dsn = dsn
+        self._secrets = secrets
+        self.bus: Bus = bus or (RedisBus(config.redis_url) if config.redis_url else LocalBus())
+
+    async def start(self) -> int:
+        """Connect, wire and listen; the port. Raises `Unavailable` where PostgreSQL does not answer."""
+        config = self._config
+        self.database = await Database.open(
+            self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
+        )
+        async with self.database.connection() as db:
+            deployment = await room_table.find_deployment(db)
+        self.delivery = Delivery(self.database, self.bus)
+        self.joining = Joining(self.database, self.delivery)
+        self.services = Services(
+            database=self.database,
+            delivery=self.delivery,
+            joining=self.joining,
+            limits=Limits(config.rates),
+            tokens=Tokens(self._secrets, access_ttl_s=config.access_ttl_s, refresh_ttl_s=config.refresh_ttl_s),
+            passwords=Passwords(),
+            bounds=Bounds(config.text_chars, config.nesting, config.group_people),
+            digest_key=deployment.digest_key,
+        )
+        register_rooms(self.joining)
+        register_effects(self.services)
+        meter = Meter()
+        self.dispatcher = Dispatcher(self.services, meter)
+        self.gateway = Gateway(self.dispatcher, Admitting(config.instance, max(1, config.pool_max // 2)))
+        self.wire = Server(
+            self.gateway,
+            address_of=partial(address_of, trusted_proxy=config.trusted_proxy),
+            ping_interval_ms=config.ping_interval_ms,
+            ping_timeout_ms=config.ping_timeout_ms,
+            connect_timeout_ms=config.connect_timeout_ms,
+            frame_bytes=config.frame_bytes,
+            origins=config.origins,
+        )
+        self.delivery.on_new_epoch(self._forget_everything)
+        self.jobs = Jobs(self.database, retention_days=config.retention_days)
+        self._http = Http(
+            self.dispatcher, self._registry(meter), trusted_proxy=config.trusted_proxy, origins=config.origins
+        )
+        await self.delivery.start()
+        self.jobs.start()
+        return await self._listen()
+
+    async def _listen(self) -> int:
+        app = web.Application(client_max_size=self._config.frame_bytes)
+        self.wire.attach(app)
+        self._http.attach(app, lambda: self.bus.state)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        await self._runner.setup()
+        self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
+        await self._site.start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def stop(self) -> None:
+        """Say so, let nobody in, finish what has been begun, close, and go."""
+        self._http.is_ready = False
+        drain_ms = self._config.drain_ms
+        self.gateway.drain(self.wire.connections, lambda: random.randint(0, drain_ms))
+        await self._site.stop()
+        self.dispatcher.is_closing = True
+        await self.dispatcher.drained()
+        if self.wire.connections:
+            await asyncio.sleep(FLUSH_S)
+        for connection in self.wire.connections:
+            connection.drop()
+        await self.jobs.stop()
+        await self.joining.stop()
+        await self.delivery.stop()
+        await self._runner.cleanup()
+        await self.wire.shutdown()
+        await self.database.close()
+
+    async def _forget_everything(self) -> None:
+        """The database is another one than before: let every client come back and start afresh."""
+        for connection in self.wire.connections:
+            connection.drop()
+
+    def _registry(self, meter: Meter) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        registry.register(meter)
+        registry.register(_State(self))
+        return registry
+
+
+class _State(Collector):
+    """What an instance holds and has done, read at each scrape."""
+
+    def __init__(self, parley: Parley) -> None:
+        self._parley = parley
+
+    def collect(self) -> Iterator[Metric]:
+        parley = self._parley
+        gauges = (
+            ("parley_connections", "Sockets connected.", len(parley.wire)),
+            ("parley_sessions", "Engine.IO sessions, those that are connecting included.", parley.wire.sessions),
+            ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
+            ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
+        )
+        for name, about, value in gauges:
+            yield GaugeMetricFamily(name, about, value=value)
+        yield CounterMetricFamily(
+            "parley_events_delivered", "Events delivered to rooms of this instance.", value=parley.delivery.delivered
+        )
+        yield CounterMetricFamily(
+            "parley_events_repaired", "Events that came by the log, not by the bus.", value=parley.delivery.repaired
+        )

@@ -1,0 +1,63 @@
+"""Parley with one of its guarantees taken out or a fault put in, to show what the tests would notice.
+
+`python -m tests.faults.broken <what>` serves so: `ack_after_commit` is taken out; at `die_before_publish` the process
+kills itself when it has committed a message whose text is "die", before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import handlers  # noqa: F401  (declares the commands, before the command line is set up)
+from server.cli.main import main
+from server.rooms.delivery import Delivery
+from server.rooms.log import Event
+from storage import Connection, Database
+
+
+def without_ack_after_commit() -> None:
+    """Answer a batch before it is committed, as a server does that confirms first and writes later."""
+
+    async def statement(self: Database, work: Callable[[Connection], Awaitable[Any]]) -> Any:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def hold() -> None:
+            async with self.connection() as db, db.transaction():
+                answered.set_result(await work(db))
+                await asyncio.sleep(0.05)  # what a busy disk takes
+
+        _held.add(task := asyncio.create_task(hold()))
+        task.add_done_callback(_held.discard)
+        done, _ = await asyncio.wait({task, answered}, return_when=asyncio.FIRST_COMPLETED)
+        if task in done and not answered.done():
+            task.result()
+        return await answered
+
+    Database.statement = statement  # type: ignore[method-assign]
+
+
+_held: set[asyncio.Task[None]] = set()
+
+
+def die_before_publish() -> None:
+    """Crash between the commit and the fan-out."""
+    publish = Delivery.publish
+
+    def publish_or_die(self: Delivery, events: Iterable[Event]) -> None:
+        events = list(events)
+        if any('"text":"die"' in event.payload for event in events):
+            os.kill(os.getpid(), signal.SIGKILL)
+        publish(self, events)
+
+    Delivery.publish = publish_or_die  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    {"ack_after_commit": without_ack_after_commit, "die_before_publish": die_before_publish}[sys.argv.pop(1)]()
+    sys.argv.append("serve")
+    main()

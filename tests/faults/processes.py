@@ -1,0 +1,99 @@
+"""Servers as processes of their own, to be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import asyncpg
+
+from tests.servers import until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """`parley serve` with the settings given, on a port that it keeps over restarts."""
+
+    def __init__(self, log: Path, environ: Mapping[str, str], module: Sequence[str] = ("server.cli", "serve")) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        self._module = module
+        self._environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("PARLEY_")},
+            "PARLEY_PORT": str(self.port),
+            "PARLEY_LOG": "json",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environ,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return when it serves."""
+        begins = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self._module], cwd=ROOT, env=self._environ, stdout=log, stderr=log
+            )
+        until(lambda: self._serves(begins), f"the server serves (its log: {self._log})", 60)
+
+    def _serves(self, begins: int) -> bool:
+        assert self._process is not None
+        text = self._log.read_bytes()[begins:]
+        if self._process.poll() is not None:
+            raise AssertionError(f"the server ended: {text.decode()[-2000:]}")
+        return b'"serving"' in text
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> int:
+        """End it as an operator does; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(30)
+        self._process = None
+        return code
+
+    def logged(self) -> list[dict[str, object]]:
+        """Its log's lines."""
+        lines = self._log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+async def without(dsn: str, function: str, line: str, instead: str = "") -> str:
+    """The statement that replaces a SQL function by itself without one of its lines: a guarantee taken out.
+
+    Fails the test where the function has no such line any more, so that it can't go green by itself.
+    """
+    connection = await asyncpg.connect(dsn)
+    try:
+        text: str = await connection.fetchval("select pg_get_functiondef($1::regproc)", function)
+    finally:
+        await connection.close()
+    assert line in text, f"{function} has no line {line!r}"
+    return text.replace(line, instead)
