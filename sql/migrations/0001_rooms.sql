@@ -89,7 +89,7 @@ begin
         update rooms r
            set last_seq = r.last_seq + c.n, last_at = moment
           from (select room_id, count(*) as n from input group by room_id) c
-         where r.room_id = c.room_id
+         where r.room_id = c.room_id and r.room_id = any (room_ids)  -- however the plan was made, only these are read
         returning r.room_id, r.last_seq - c.n as before
     ), placed as materialized (
         select i.*, b.before + row_number() over (partition by i.room_id order by i.ord) as seq

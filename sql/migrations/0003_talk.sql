@@ -35,7 +35,7 @@ create table conversation_participants (
     left_at timestamptz,
     primary key (conversation_id, user_id)
 );
-create index conversation_participants_user_id on conversation_participants (user_id);
+create index conversation_participants_user_id on conversation_participants (user_id, conversation_id);
 
 create table messages (
     message_id uuid primary key,
@@ -65,9 +65,11 @@ create index messages_reply_to_id on messages (reply_to_id) where reply_to_id is
 -- `body` is the message as JSON without message_id, seq and at, which are known here alone; `payload` is the whole.
 -- outcome: sent · repeat · key_reuse · not_found (the room, or one's part in it) · no_reply (the message replied to) · busy.
 --
--- Plans are fixed to index lookups: a batch is small and the tables are large, and a plan cached while a table was
--- empty would scan it. And they are kept: left to itself the planner may plan the whole anew for every call (measured
--- on single sends: 912 → 295 µs of PostgreSQL's CPU).
+-- The plan is made once a connection and kept: left to itself the planner may plan the whole anew for every call (measured
+-- on single sends: 912 → 295 µs of PostgreSQL's CPU). So its shape must not hang on what the tables held at that moment:
+-- sequential scans and the joins that need them are off, and each lookup stands in a lateral of its own (`offset 0`), which
+-- can only be one probe of an index a row. As plain joins, a plan made while messages was empty read the whole of it for
+-- every batch afterwards (850 ms at 90,000 messages).
 create function append_messages(
     conversation_ids uuid[], sender_ids uuid[], client_ids text[], body_hmacs bytea[],
     texts text[], reply_to_ids uuid[], bodies text[], wait boolean
@@ -104,20 +106,24 @@ begin
                    when old.message_id is not null then 'key_reuse'
                    when p.user_id is null then 'not_found'
                    when i.reply_to_id is not null and not exists (
-                        select from messages r
-                         where r.message_id = i.reply_to_id and r.conversation_id = i.conversation_id
-                           and r.seq > p.joined_seq) then 'no_reply'
+                        select from (select m.conversation_id, m.seq from messages m
+                                      where m.message_id = i.reply_to_id offset 0) r
+                         where r.conversation_id = i.conversation_id and r.seq > p.joined_seq) then 'no_reply'
                    else 'sent'
                end as outcome
           from input i
-          left join messages old on old.sender_id = i.sender_id and old.client_id = i.client_id
-          left join conversation_participants p
-                 on p.conversation_id = i.conversation_id and p.user_id = i.sender_id and p.left_at is null
+          left join lateral (
+                 select m.message_id, m.seq, m.at, m.body_hmac from messages m
+                  where m.sender_id = i.sender_id and m.client_id = i.client_id offset 0) old on true
+          left join lateral (
+                 select q.user_id, q.joined_seq from conversation_participants q
+                  where q.conversation_id = i.conversation_id and q.user_id = i.sender_id and q.left_at is null
+                 offset 0) p on true
     ), bumped as (
         update rooms r
            set last_seq = r.last_seq + c.n, last_at = moment
           from (select conversation_id, count(*) as n from judged where outcome = 'sent' group by conversation_id) c
-         where r.room_id = c.conversation_id
+         where r.room_id = c.conversation_id and r.room_id = any (held)
         returning r.room_id, r.last_seq - c.n as before
     ), numbered as materialized (
         select j.*, uuidv7() as new_id,

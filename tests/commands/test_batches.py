@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from server.commands import batches
 from server.commands.answers import Answer
 from server.commands.batches import MOST, Batcher
 from server.commands.context import Batch, Call, Services
@@ -177,10 +176,7 @@ async def test_calls_that_arrive_while_their_room_is_in_flight_share_the_next_ba
     assert await counter.close() == oks("a", "b", "c")
 
 
-async def test_two_batches_may_fly_at_once_over_different_rooms_and_a_third_call_waits(
-    counter: Counter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batches, "FLIGHTS", 2)
+async def test_two_batches_fly_at_once_over_different_rooms_and_a_third_call_waits(counter: Counter) -> None:
     counter.say("one", "a")
     first = await counter.trip()
     counter.say("one", "b")
