@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -30,7 +30,7 @@ conversation_created = push(
 
 
 class CreateConversation(Payload, frozen=True):
-    kind: ConversationKind
+    kind: Literal["private", "group"]
     user_ids: list[UUID]
     client_id: ClientId
     title: Title | None = None
@@ -50,13 +50,13 @@ async def create(ctx: Context, p: CreateConversation) -> Conversation:
     """Open a conversation. A private one is unique for the pair and listing: where it exists, it is the answer."""
     others = list(dict.fromkeys(user_id for user_id in p.user_ids if user_id != ctx.user.user_id))
     _check(p, others, ctx.services.bounds.group_people)
-    pair = (ctx.user.user_id, others[0]) if p.kind is ConversationKind.PRIVATE else None
+    pair = (ctx.user.user_id, others[0]) if p.kind == "private" else None
     if len(await users.list_active(ctx.db, others)) < len(others):
         raise NotFound
     made = await conversations.create_conversation(
         ctx.db,
         ctx.new_id,
-        p.kind,
+        ConversationKind(p.kind),
         created_by=ctx.user.user_id,
         title=p.title,
         listing_id=p.listing_id,
@@ -80,13 +80,11 @@ async def create(ctx: Context, p: CreateConversation) -> Conversation:
 
 def _check(p: CreateConversation, others: list[UUID], most: int) -> None:
     """The rules of form that the types can't say. Raises `Invalid` or `TooLarge`."""
-    if p.kind is ConversationKind.PRIVATE:
+    if p.kind == "private":
         if len(others) != 1:
             raise Invalid({"user_ids": "a private conversation has exactly one other person"})
         if p.title is not None:
             raise Invalid({"title": "a private conversation has no title"})
-    elif p.kind is not ConversationKind.GROUP:
-        raise Invalid({"kind": "private or group"})
     if len(others) + 1 > most:
         raise TooLarge(f"user_ids: a group has at most {most} people.", most)
 

@@ -74,13 +74,16 @@ def _new(call: Call[SendMessage]) -> NewMessage:
 
 
 def _outcome(row: Appended) -> Outcome[Sent]:
-    if row.message_id is not None and row.seq is not None and row.at is not None and row.outcome in {"sent", "repeat"}:
-        return Sent(row.message_id, row.seq, row.at)
+    place = None
+    if row.message_id is not None and row.seq is not None and row.at is not None:
+        place = Sent(row.message_id, row.seq, row.at)
     match row.outcome:
+        case "sent" | "repeat" if place is not None:
+            return place
+        case "key_reuse":
+            return Conflict("key_reuse", "This client_id sent another message: use a new one.", place)
         case "busy":
             return BUSY
-        case "key_reuse":
-            return Conflict("key_reuse", "This client_id sent another message: use a new one.")
         case "not_found" | "no_reply":
             return NotFound()
     raise LookupError(f"append_messages says {row.outcome}")

@@ -79,11 +79,14 @@ class RemoveParticipant(Payload, frozen=True):
 async def remove(ctx: Context, p: RemoveParticipant) -> Conversation:
     """Show somebody out of a group: nothing they send is stored and nothing reaches them after it."""
     actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
-    role = ParticipantRole.MEMBER if target is None else ParticipantRole(target.role)
-    if not may_remove(actor.role, role):
-        raise Forbidden(f"As {actor.role} you may not remove somebody who is {role}.")
     if target is None:
-        return await as_seen(ctx, p.conversation_id)
+        if may_remove(actor.role, ParticipantRole.MEMBER) and await participants.has_left(
+            ctx.db, p.conversation_id, p.user_id
+        ):
+            return await as_seen(ctx, p.conversation_id)  # asked again
+        raise NotFound
+    if not may_remove(actor.role, target.role):
+        raise Forbidden(f"As {actor.role} you may not remove somebody who is {target.role}.")
     await participants.remove_participant(ctx.db, p.conversation_id, p.user_id)
     await conversations.bump_version(ctx.db, p.conversation_id)
     room = conversation_room(p.conversation_id)

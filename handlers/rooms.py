@@ -8,7 +8,7 @@ import msgspec
 from handlers.permissions import member_of_the_room
 from server.commands.context import Context
 from server.commands.pages import PAGE_BYTES, Seq
-from server.commands.registry import Limit, Payload, Transport, command
+from server.commands.registry import Limit, Payload, Transport, command, signed_in
 from server.errors import Invalid, NotFound, UnknownCommand
 from server.rooms import log
 from server.rooms.log import Event
@@ -101,7 +101,7 @@ async def join(ctx: Context, p: JoinRoom) -> Joined:
 
 @command(
     "room:leave",
-    allow=member_of_the_room,
+    allow=signed_in,
     limit=Limit.READS,
     transport=Transport.SOCKET,
     reads=True,

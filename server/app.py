@@ -125,8 +125,8 @@ class Parley:
 
     async def _forget_everything(self) -> None:
         """The database is another one than before: let every client come back and start afresh."""
-        for connection in self.wire.connections:
-            connection.drop()
+        for socket in self.delivery.sockets():  # those still connecting too
+            socket.connection.drop()
 
     def _registry(self, meter: Meter) -> CollectorRegistry:
         registry = CollectorRegistry()

@@ -1,7 +1,7 @@
 """Every setting of a server, read from the environment once, at start.
 
 The fields of `Config` are the table: name, default, unit and meaning stand beside the type, and
-`parley settings`, the README's list and the checks below are made of it. Nothing else reads the environment.
+`parley settings`, docs/reference.md and the checks below are made of it. Nothing else reads the environment.
 """
 
 from __future__ import annotations

@@ -177,8 +177,12 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         if error.status < 400:
             raise
         known = {404: "not_found", 405: "unknown_command", 413: "too_large"}
-        body = {"ok": False, "error": {"code": known.get(error.status, "invalid"), "message": error.reason}}
+        told: dict[str, Any] = {"code": known.get(error.status, "invalid"), "message": error.reason}
+        if isinstance(error, web.HTTPRequestEntityTooLarge):
+            told["limit"] = request.client_max_size
+        elif told["code"] == "invalid":
+            told["fields"] = {"request": error.reason}
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return web.json_response(body, status=error.status, headers=headers)
+        return web.json_response({"ok": False, "error": told}, status=error.status, headers=headers)
     except Exception as error:
         return respond(answers.error(error, request.path[:100]))

@@ -22,6 +22,11 @@ select user_id, role, joined_at, joined_seq, read_seq, delivered_seq
   from conversation_participants
  where conversation_id = :conversation_id and user_id = :user_id and left_at is null;
 
+-- name: has_left(conversation_id, user_id)$
+select exists (
+    select from conversation_participants
+     where conversation_id = :conversation_id and user_id = :user_id and left_at is not null) as left_once;
+
 -- name: count_participants(conversation_id)$
 select count(*) from conversation_participants where conversation_id = :conversation_id and left_at is null;
 

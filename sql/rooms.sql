@@ -86,4 +86,4 @@ select s.xmin, d.epoch, m.room_id, m.kind, m.seq
 -- Deletes what is older than `days`, oldest pages first, at most `batch` rows.
 delete from room_events
  where ctid = any (array(
-        select ctid from room_events where at < now() - make_interval(days => :days) limit :batch));
+        select ctid from room_events where at < now() - make_interval(days => :days) limit :batch for update skip locked));

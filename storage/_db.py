@@ -225,6 +225,15 @@ class Database:
         """
         return await self._run(work, wrapped=True)
 
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[Connection]:
+        """A transaction around the block, which is not run again; over 30 s it is rolled back and `Unavailable`."""
+        try:
+            async with self._acquired() as connection, asyncio.timeout(TRANSACTION_TIMEOUT_S), connection.transaction():
+                yield connection
+        except Exception as error:
+            _leave(error)
+
     async def _run(self, work: Callable[[Connection], Awaitable[T]], *, wrapped: bool) -> T:
         clock = asyncio.get_running_loop().time
         started, pause, tries = clock(), random.uniform(*RETRY_BACKOFF_S), 0

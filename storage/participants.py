@@ -74,6 +74,12 @@ async def find_participant(db: Connection, conversation_id: UUID, user_id: UUID)
     return found
 
 
+async def has_left(db: Connection, conversation_id: UUID, user_id: UUID) -> bool:
+    """Whether a person took part once and does so no more."""
+    left: bool = await sql.has_left(db, conversation_id=conversation_id, user_id=user_id)
+    return left
+
+
 async def count_participants(db: Connection, conversation_id: UUID) -> int:
     """How many take part now."""
     count: int = await sql.count_participants(db, conversation_id=conversation_id)

@@ -98,7 +98,9 @@ def _plain(info: Any, objects: dict[str, Any]) -> str:
         return name
     if isinstance(info, inspect.UnionType):
         return " | ".join(_plain(part, objects) for part in info.types)
-    if isinstance(info, inspect.ListType):
+    if isinstance(info, inspect.LiteralType):
+        return " | ".join(f'"{value}"' for value in info.values)
+    if isinstance(info, inspect.ListType | inspect.VarTupleType):
         return f"[{_plain(info.item_type, objects)}]"
     if isinstance(info, inspect.DictType):
         return f"{{{_plain(info.key_type, objects)}: {_plain(info.value_type, objects)}}}"

@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from uuid import UUID
 
+import msgspec
+
+from handlers.accounts import Username
 from rules.users import Scope
 from server import migrate as migrations
 from server.commands.tokens import Tokens
@@ -71,10 +74,13 @@ def restored(config: Config) -> UUID:
 def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create: bool) -> list[str]:
     """Open a session for each username and sign an access token for it.
 
-    Raises `Invalid` for a scope that is none, `NotFound` for a person who is not there (unless `create`).
+    Raises `Invalid` for a scope that is none or a name that nobody may have, `NotFound` for a person who is not there
+    (unless `create`).
     """
     if scope not in set(Scope):
         raise Invalid({}, f"--scope {scope}: it is full, limited or read.")
+    for name in names:
+        _check_name(name)
     keys = config.secrets or (secret(config.data),)
     tokens = Tokens(keys, access_ttl_s=config.access_ttl_s, refresh_ttl_s=config.refresh_ttl_s)
 
@@ -92,6 +98,14 @@ def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create
         return await database.transaction(lambda db: _each(db, names, one))
 
     return _run(config, work)
+
+
+def _check_name(name: str) -> None:
+    try:
+        msgspec.convert(name, Username)
+    except msgspec.ValidationError:
+        rule = "2 to 64 letters, digits, dots, hyphens and underscores"
+        raise Invalid({}, f"--user {name}: a username is {rule}.") from None
 
 
 async def _each(db: Connection, names: Sequence[str], one: Callable[[Connection, str], Awaitable[str]]) -> list[str]:

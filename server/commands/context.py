@@ -200,7 +200,7 @@ class Context:
         """
         committed = len(self.events)
         try:
-            async with self.services.database.connection() as db, db.transaction():
+            async with self.services.database.unit() as db:
                 self._db = db
                 yield db
                 await self.flush()

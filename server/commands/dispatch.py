@@ -8,7 +8,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -261,21 +260,20 @@ class Dispatcher:
         result_id, known = await command_keys.claim_key(db, user_id, command.name, client_id, call.digest)
         ctx = Context(self.services, call, db, result_id)
         if known is not None:
-            if known.body_hmac != call.digest:
-                raise Conflict("key_reuse", "This client_id was used for something else: use a new one.")
-            return await self._again(ctx, result_id)
+            is_repeat = known.body_hmac == call.digest
+            try:
+                current = await command.again(ctx, result_id)
+            except NotFound:  # they may see it no more
+                if is_repeat:
+                    raise
+                current = None
+            if not is_repeat:
+                raise Conflict("key_reuse", "This client_id was used for something else: use a new one.", current)
+            return answers.result(current)
         answer = await self._handle(ctx)
         if ctx.result_id is not None and ctx.result_id != result_id:
             await command_keys.point_key(db, user_id, command.name, client_id, ctx.result_id)
         return answer
-
-    @staticmethod
-    async def _again(ctx: Context, result_id: UUID) -> Answer:
-        again = ctx.call.command.again
-        data = await again(ctx, result_id) if again is not None else None
-        if data is None:
-            raise NotFound
-        return answers.result(data)
 
     def _finish_batch(self, answered: Sequence[tuple[Call[Any], Answer]], events: Sequence[Event]) -> None:
         for call, answer in answered:

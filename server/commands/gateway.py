@@ -77,7 +77,7 @@ class Gateway:
             if ack_id is not None:
                 connection.send(ack_packet(ack_id, answer.body))
             elif answer.code != "ok":
-                logger.debug("unheard_error", command=name[:100], code=answer.code)
+                logger.info("unheard_error", command=name[:100], code=answer.code)
 
         if len(arguments) > 1:
             self._dispatcher.refuse(name, Invalid({"payload": "a command takes one object"}), done)

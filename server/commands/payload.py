@@ -24,6 +24,7 @@ class Bounds(NamedTuple):
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?P<how>missing required|contains unknown) field `(?P<field>.*)`$", re.DOTALL)
+_PAGE = re.compile(r"^Expected `int` <= (?P<limit>\d+)$")
 _LENGTH = re.compile(r"of length <= (?P<limit>\d+)$")
 
 
@@ -83,7 +84,7 @@ def _explain(message: str) -> Invalid | TooLarge:
     found = _WHERE.match(message)
     what, path = (found["what"], found["path"] or "") if found else (message, "")
     path = path.removeprefix(".")
-    too_long = _LENGTH.search(what)
+    too_long = _LENGTH.search(what) or (_PAGE.match(what) if path == "limit" else None)  # of a page
     if too_long:
         limit = int(too_long["limit"])
         return TooLarge(f"{path}: longer than {limit}.", limit)

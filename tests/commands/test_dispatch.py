@@ -253,6 +253,7 @@ async def test_a_key_that_found_what_was_there_answers_with_that(amina: Person, 
     with pytest.raises(Refusal) as refused:
         await bilal.post("conversation:create", **{**private, "listing_id": str(uuid4())})
     assert refused.value.error["reason"] == "key_reuse"
+    assert refused.value.error["current"]["conversation_id"] == their_chat
 
 
 async def test_a_key_of_a_command_that_was_refused_is_free(amina: Person, bilal: Person) -> None:

@@ -48,7 +48,7 @@ async def test_the_same_client_id_is_the_same_message(amina: Person, their_chat:
     assert await amina.post("message:send", conversation_id=their_chat, client_id="key", text="once") == first
     with pytest.raises(Refusal) as refused:
         await phone.send(their_chat, "another", "key")
-    assert refused.value.error["reason"] == "key_reuse"
+    assert (refused.value.error["reason"], refused.value.error["current"]) == ("key_reuse", first)
     await phone.send(their_chat, "last")
     await phone.hearing("message:created", text="last")
     assert phone.texts(their_chat) == ["once", "last"]

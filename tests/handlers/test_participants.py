@@ -105,6 +105,10 @@ async def test_a_stranger_learns_nothing_of_a_group(amina: Person, bilal: Person
     with pytest.raises(Refusal) as refused:
         await amina.post("participant:add", conversation_id=group, user_id=str(uuid4()))
     assert refused.value.error == answers[0][1]["error"]
+    for nobody in (carim.user_id, str(uuid4())):  # who never took part, and nobody at all
+        with pytest.raises(Refusal) as refused:
+            await amina.post("participant:remove", conversation_id=group, user_id=nobody)
+        assert refused.value.error == answers[0][1]["error"]
 
 
 async def test_a_private_conversation_lets_nobody_in_and_shows_nobody_out(

@@ -100,6 +100,10 @@ async def test_tokens_for_several_are_one_a_line_with_the_scope_and_life_asked_f
 async def test_a_token_for_nobody_is_a_clear_error_and_makes_nobody(operator: Operator, amina: Person) -> None:
     said = await operator("token", "--user", amina.username, "--user", "nobody.here")
     assert said == Said(1, "", "parley: There is nobody called nobody.here: register them first, or give --create.\n")
+    for name in ("x", "dora@example.org", "a b", "y" * 65):
+        said = await operator("token", "--user", name, "--create")
+        rule = "a username is 2 to 64 letters, digits, dots, hyphens and underscores"
+        assert said == Said(1, "", f"parley: --user {name}: {rule}.\n")
     said = await operator("token", "--user", amina.username, "--scope", "all")
     assert said == Said(1, "", "parley: --scope all: it is full, limited or read.\n")
     found = await amina.instance.parley.database.statement(
@@ -124,7 +128,7 @@ async def test_bad_settings_are_all_named_at_once() -> None:
 
 
 async def test_a_missing_secret_is_named_where_the_database_is_somebody_elses(database: str) -> None:
-    calls = [("serve",), ("token", "--user", "x"), ("migrate",), ("restored",)]
+    calls = [("serve",), ("token", "--user", "amina"), ("migrate",), ("restored",)]
     for said in await asyncio.gather(*(parley_cli(*call, DATABASE_URL=database) for call in calls)):
         assert (said.code, said.out) == (1, "")
         assert "\n  PARLEY_SECRET is missing: with DATABASE_URL every instance needs the same one" in said.err
@@ -140,7 +144,7 @@ async def test_settings_lists_every_setting_by_its_whole_name_on_a_narrow_termin
 
 async def test_a_database_that_cannot_be_reached_is_said_without_a_traceback(tmp_path: Path) -> None:
     away = f"postgresql://parley@/parley?host={tmp_path}"
-    calls = [("serve",), ("token", "--user", "x"), ("migrate",), ("restored",)]
+    calls = [("serve",), ("token", "--user", "amina"), ("migrate",), ("restored",)]
     for said in await asyncio.gather(*(parley_cli(*call, DATABASE_URL=away, PARLEY_SECRET=SECRET) for call in calls)):
         assert said.code == 1
         assert "parley: The database cannot be reached" in said.err
