@@ -39,7 +39,9 @@ class SessionRevoked(msgspec.Struct, frozen=True):
     reason: str
 
 
-session_revoked = push("session:revoked", SessionRevoked, "A session has ended; its sockets are closed.")
+session_revoked = push(
+    "session:revoked", SessionRevoked, "A session has ended; its sockets are closed.", rooms=("user",)
+)
 
 
 class Register(Payload, frozen=True):

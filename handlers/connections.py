@@ -11,7 +11,7 @@ from server.commands.context import Caller, Services, encode
 from server.commands.gateway import Welcome
 from server.commands.pages import Seq
 from server.commands.payload import decode
-from server.commands.registry import Limit
+from server.commands.registry import Limit, push
 from server.commands.tokens import Claims
 from server.errors import Unauthenticated
 from server.rooms.joining import Joining, Standing
@@ -46,6 +46,15 @@ class Hello(msgspec.Struct, frozen=True):
     rooms: dict[str, int]
     reset: list[str]
     truncated: bool
+
+
+hello_push = push(
+    "hello",
+    Hello,
+    "The first of every connection, to that socket alone; without a second argument.",
+    rooms=(),
+    ephemeral=True,
+)
 
 
 def register_rooms(joining: Joining) -> None:
@@ -110,7 +119,7 @@ class Admitting:
             socket,
             Caller(socket.user_id, socket.session_id, claims.scope, frozenset(first.roles)),
             claims.expires_at,
-            event_packet("hello", encode(hello).decode()),
+            event_packet(hello_push.name, encode(hello).decode()),
             lambda: joining.resume(socket, places),
         )
 

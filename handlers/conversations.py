@@ -25,7 +25,10 @@ LISTED_PEOPLE = 20  # of each conversation, but where one is looked at alone
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 conversation_created = push(
-    "conversation:created", OwnConversation, "One is in a new conversation; the server has joined one's sockets to it."
+    "conversation:created",
+    OwnConversation,
+    "One is in a new conversation; the server has joined one's sockets to it.",
+    rooms=("user",),
 )
 
 

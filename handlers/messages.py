@@ -19,7 +19,12 @@ from storage.messages import Appended, Message, NewMessage
 HISTORY_PAGE = 200
 ATTACHMENTS = 20  # of one message
 
-message_created = push("message:created", Message, "A message was sent; everybody in the room gets it, its sender too.")
+message_created = push(
+    "message:created",
+    Message,
+    "A message was sent; everybody in the room gets it, its sender too.",
+    rooms=("conversation", "thread"),
+)
 
 
 class SendMessage(Payload, frozen=True):

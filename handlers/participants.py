@@ -33,8 +33,18 @@ class ParticipantRemoved(msgspec.Struct, frozen=True):
     by: UUID
 
 
-participant_added = push("participant:added", ParticipantAdded, "Somebody takes part in the conversation now.")
-participant_removed = push("participant:removed", ParticipantRemoved, "Somebody takes part no more, and hears no more.")
+participant_added = push(
+    "participant:added",
+    ParticipantAdded,
+    "Somebody takes part in the conversation now.",
+    rooms=("conversation", "user"),
+)
+participant_removed = push(
+    "participant:removed",
+    ParticipantRemoved,
+    "Somebody takes part no more, and hears no more.",
+    rooms=("conversation", "user"),
+)
 
 
 class AddParticipant(Payload, frozen=True):

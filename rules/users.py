@@ -25,3 +25,8 @@ class Scope(StrEnum):
     FULL = "full"
     LIMITED = "limited"
     READ = "read"
+
+    def allows(self, needed: "Scope") -> bool:
+        """Whether a token of this scope may do what needs that one."""
+        order = [Scope.READ, Scope.LIMITED, Scope.FULL]
+        return order.index(self) >= order.index(needed)

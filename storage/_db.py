@@ -143,6 +143,11 @@ def _encode_time(value: str) -> tuple[int]:
     return ((datetime.fromisoformat(value) - _EPOCH) // timedelta(microseconds=1),)
 
 
+def now() -> Time:
+    """This machine's clock, for what is not decided by it."""
+    return Time(datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z")
+
+
 async def prepare_connection(connection: asyncpg.Connection) -> None:
     """Teach a new connection our spelling of times, and to leave JSON as it is."""
     await connection.set_type_codec(

@@ -17,7 +17,7 @@ logger = structlog.get_logger("parley.commands")
 class Answer:
     """An answered call: the body of its ack or HTTP response, and what follows once that is on its way."""
 
-    __slots__ = ("after", "body", "code", "events", "retry_after_s", "status")
+    __slots__ = ("after", "body", "code", "events", "retry_after_s", "status", "told")
 
     def __init__(self, body: str, status: int = 200, code: str = "ok") -> None:
         self.body = body
@@ -25,6 +25,7 @@ class Answer:
         self.code = code
         self.retry_after_s: int | None = None
         self.events: Sequence[Event] = ()
+        self.told: Sequence[Event] = ()
         self.after: Sequence[Callable[[], Awaitable[None]]] = ()
 
 

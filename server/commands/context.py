@@ -19,7 +19,7 @@ from server.errors import Unauthenticated
 from server.rooms import log
 from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
-from server.rooms.log import Entry, Event
+from server.rooms.log import Entry, Event, ephemeral
 from server.rooms.names import Room
 from server.rooms.sockets import Socket
 from storage import Connection, Database
@@ -141,6 +141,7 @@ class Context:
         self.result_id = new_id
         self.after: list[Callable[[], Awaitable[None]]] = []
         self.events: list[Event] = []
+        self.told: list[Event] = []
 
     @property
     def db(self) -> Connection:
@@ -180,7 +181,13 @@ class Context:
         """Append to a room's log with the transaction, and send to its members when that has been committed."""
         if self.call.command.reads:
             raise RuntimeError(f"{self.call.command.name} is declared to change nothing, and pushes {push.name}")
+        push.check(to, ephemeral=False)
         self._entries.append(Entry(to, push.name, encode(payload).decode(), message_id))
+
+    def tell(self, push: Push[R], payload: R, *, to: Room) -> None:
+        """Send an ephemeral push to those who stand in the room, when the transaction has been committed."""
+        push.check(to, ephemeral=True)
+        self.told.append(ephemeral(to, push.name, encode(payload).decode()))
 
     def then(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do this after the answer has been sent."""

@@ -24,6 +24,10 @@ from server.rooms.log import Event
 from server.rooms.sockets import Socket
 from storage import Connection, command_keys
 
+_TOO_NARROW = {
+    Scope.READ: "This token may only read.",
+    Scope.LIMITED: "This token makes no offers, payments or account changes: sign in for one that does.",
+}
 DRAIN_STEP_S = 0.005  # between two looks at whether all is answered; what is answered may start what waited for it
 IN_LANE = 64  # commands of one client that wait; then its socket is not read until some are answered
 
@@ -168,8 +172,8 @@ class Dispatcher:
         """Everything that can be refused without asking anybody. Raises the refusal."""
         if caller is None and not command.allow.public:
             raise Unauthenticated("A token is needed: sign in, and send the access token.")
-        if caller is not None and caller.scope == Scope.READ and not command.reads:
-            raise Forbidden("This token may only read.")
+        if caller is not None and not caller.scope.allows(command.scope):
+            raise Forbidden(_TOO_NARROW[caller.scope])
         if command.limit is not None:
             key = address if command.allow.public or caller is None else caller.user_id
             self.services.limits.take(command.limit, key)
@@ -206,6 +210,8 @@ class Dispatcher:
             answer = answers.error(error, call.command.name)
         call.done(answer)
         self.services.delivery.publish(answer.events)
+        for event in answer.told:
+            self.services.delivery.announce(event)
         for work in answer.after:
             # In a task of its own: a replay is as slow as its client, and nobody waits for it.
             task = asyncio.create_task(self._follow(work, call.command))
@@ -245,7 +251,7 @@ class Dispatcher:
         data = await command.handler(ctx, ctx.call.payload)
         await ctx.flush()
         answer = answers.result(data)
-        answer.events, answer.after = ctx.events, ctx.after
+        answer.events, answer.told, answer.after = ctx.events, ctx.told, ctx.after
         return answer
 
     async def _handle_keyed(self, call: Call[Any], db: Connection) -> Answer:

@@ -3,20 +3,31 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 
 from server.commands.answers import Answer
-from server.commands.context import Caller, Services
+from server.commands.context import Caller, Services, encode
 from server.commands.dispatch import Dispatcher, Lane
+from server.commands.registry import push
 from server.errors import Invalid, ParleyError
+from server.rooms.log import ephemeral
 from server.rooms.names import user_room
 from server.rooms.sockets import Socket
-from server.wire import Connection, Packet, Refused, ack_packet, event_packet
+from server.wire import Connection, Packet, Refused, ack_packet
 
 logger = structlog.get_logger("parley.sockets")
+
+
+class ServerDraining(msgspec.Struct, frozen=True):
+    """The instance goes; come back after this long, each client at a moment of its own."""
+
+    reconnect_in_ms: int
+
+
+server_draining = push("server:draining", ServerDraining, "This instance stops soon.", rooms=("user",), ephemeral=True)
 
 
 class Welcome(NamedTuple):
@@ -104,12 +115,11 @@ class Gateway:
 
     def drain(self, connections: Sequence[Connection], delay_ms: Callable[[], int]) -> None:
         """Tell every client that the server goes, and when to come back."""
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
         for connection in connections:
             if connection.state is not None:
                 room = user_room(connection.state.welcome.socket.user_id)
-                meta = f'{{"room":"{room}","at":"{at}"}}'
-                connection.send(event_packet("server:draining", f'{{"reconnect_in_ms":{delay_ms()}}}', meta))
+                told = ephemeral(room, server_draining.name, encode(ServerDraining(delay_ms())).decode())
+                connection.send(told.packet)
 
 
 def _refusal(error: Exception) -> Refused:

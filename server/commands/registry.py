@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from rules.users import Scope
 from server.errors import ParleyError
 from server.rooms.names import Room
 
@@ -75,12 +76,26 @@ signed_in = Permission("signed_in")
 
 
 class Push(Generic[R]):
-    """A durable push: its name, what it carries, and when it is sent."""
+    """A push: its name, what it carries, when it is sent, and the kinds of rooms it is sent to.
 
-    def __init__(self, name: str, payload: type[R], doc: str) -> None:
+    A durable one is logged with the transaction; an ephemeral one bypasses the log and is dropped first for a slow
+    client.
+    """
+
+    def __init__(self, name: str, payload: type[R], doc: str, *, rooms: tuple[str, ...], ephemeral: bool) -> None:
         self.name = name
         self.payload = payload
         self.doc = doc
+        self.rooms = rooms
+        self.ephemeral = ephemeral
+
+    def check(self, room: Room, *, ephemeral: bool) -> None:
+        """Raises RuntimeError for a room, or a way of sending, that the declaration does not name."""
+        if room.kind not in self.rooms or ephemeral != self.ephemeral:
+            raise RuntimeError(f"{self.name} is declared otherwise: {self}")
+
+    def __repr__(self) -> str:
+        return f"<{'ephemeral ' if self.ephemeral else ''}push {self.name} to {', '.join(self.rooms)}>"
 
 
 class Command:
@@ -101,6 +116,7 @@ class Command:
         batch: bool,
         room: Callable[[Any], Room] | None,
         again: Callable[[Any, UUID], Awaitable[Any]] | None,
+        scope: Scope,
     ) -> None:
         self.name = name
         self.handler = handler
@@ -114,6 +130,7 @@ class Command:
         self.batch = batch
         self.room = room
         self.again = again
+        self.scope = scope
         self.keyed = again is not None
         self.doc = (handler.__doc__ or "").strip()
         self.path = "/api/" + name.replace(":", "/")
@@ -137,12 +154,14 @@ def command(
     batch: bool = False,
     room: Callable[[Any], Room] | None = None,
     again: Callable[[Any, UUID], Awaitable[Any]] | None = None,
+    scope: Scope | None = None,
 ) -> Callable[[F], F]:
     """Declare a command.
 
     `reads`: it changes nothing, so no transaction is opened and a token of scope `read` may call it.
     `transaction=False`: it computes long or talks to the outside, and opens `ctx.transaction()` itself.
     `batch`: the handler takes a list of calls and answers each; `room` says whose lock a call needs.
+    `scope`: the least that a token has to allow; left out, it is `read` for what reads and `limited` for what writes.
     `again(ctx, id)`: it creates under a client_id, and a repeat is answered with the object of that id as it is now.
 
     Raises ValueError on a declaration that contradicts itself or a name that is taken.
@@ -177,6 +196,7 @@ def command(
             batch=batch,
             room=room,
             again=again,
+            scope=scope or (Scope.READ if reads else Scope.LIMITED),
         )
         return handler
 
@@ -196,11 +216,11 @@ def _types(handler: Callable[..., Any], *, batch: bool) -> tuple[type[Payload], 
     return call.__args__[0], outcome.__args__[0]
 
 
-def push(name: str, payload: type[R], doc: str) -> Push[R]:
-    """Declare a durable push. Raises ValueError where the name is taken."""
+def push(name: str, payload: type[R], doc: str, *, rooms: tuple[str, ...], ephemeral: bool = False) -> Push[R]:
+    """Declare a push to rooms of these kinds. Raises ValueError where the name is taken."""
     if name in pushes:
         raise ValueError(f"{name} is declared twice")
-    pushes[name] = Push(name, payload, doc)
+    pushes[name] = Push(name, payload, doc, rooms=rooms, ephemeral=ephemeral)
     return pushes[name]
 
 

@@ -37,6 +37,7 @@ class Delivery:
         self._people: dict[UUID, set[Socket]] = {}
         self._effects: dict[str, Effect] = {}
         self._ends: dict[str, Ends] = {}
+        self._heard: dict[str, Effect] = {}
         self._on_evicted: Callable[[Socket, Room, int], None] | None = None
         self.tails = Tails()
         self.repair = Repair(database, self._rooms, self._mend)
@@ -49,6 +50,10 @@ class Delivery:
     def on(self, name: str, effect: Effect) -> None:
         """Let `effect` happen on this instance when an event of that name has been delivered in a watched room."""
         self._effects[name] = effect
+
+    def on_heard(self, name: str, effect: Effect) -> None:
+        """Let `effect` stand in for the delivery of ephemeral events of that name, in whatever room."""
+        self._heard[name] = effect
 
     def on_end(self, name: str, ends: Ends) -> None:
         """Take those people's sockets out of the room whose standing events of that name end."""
@@ -170,8 +175,23 @@ class Delivery:
             self._bus.publish(event)
             self.deliver(event)
 
+    def announce(self, event: Event) -> None:
+        """Deliver an ephemeral event, here and through the bus elsewhere."""
+        self._bus.publish(event)
+        self.deliver(event)
+
+    def show(self, event: Event) -> None:
+        """Send an ephemeral event to those who stand in its room on this instance, but not to who is far behind."""
+        local = self._rooms.get(event.room)
+        if local is not None:
+            for socket in local.members:
+                socket.connection.send(event.packet, droppable=True)
+
     def deliver(self, event: Event) -> None:
         """Take an event from wherever it comes: deliver it, keep it for its turn, or drop what has been delivered."""
+        if event.seq == 0:
+            self._heard.get(event.name, self.show)(event)
+            return
         local = self._rooms.get(event.room)
         if local is None:
             return

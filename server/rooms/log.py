@@ -6,7 +6,7 @@ from uuid import UUID
 
 from server.rooms.names import Room
 from server.wire import Packet, event_packet
-from storage import Connection, Time
+from storage import Connection, Time, now
 from storage import rooms as table
 
 
@@ -23,7 +23,10 @@ class Entry(NamedTuple):
 
 
 class Event:
-    """A logged push. Its packet is encoded at its first use, once for all of the room's members."""
+    """A push to a room; `seq` is its place in the log, 0 where it bypasses that.
+
+    Its packet is encoded at its first use, once for all of the room's members.
+    """
 
     __slots__ = ("_packet", "at", "name", "payload", "room", "seq")
 
@@ -39,7 +42,8 @@ class Event:
     def packet(self) -> Packet:
         packet = self._packet
         if packet is None:
-            meta = f'{{"room":"{self.room}","seq":{self.seq},"at":"{self.at}"}}'
+            seq = f'"seq":{self.seq},' if self.seq else ""
+            meta = f'{{"room":"{self.room}",{seq}"at":"{self.at}"}}'
             packet = self._packet = event_packet(self.name, self.payload, meta)
         return packet
 
@@ -49,6 +53,11 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.room} {self.seq}>"
+
+
+def ephemeral(room: Room, name: str, payload: str) -> Event:
+    """A push that bypasses the log; `payload` is JSON text."""
+    return Event(room, 0, now(), name, payload)
 
 
 async def append(db: Connection, entries: Sequence[Entry]) -> list[Event]:

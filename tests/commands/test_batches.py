@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from rules.users import Scope
 from server.commands.answers import Answer
 from server.commands.batches import MOST, Batcher
 from server.commands.context import Batch, Call, Services
@@ -91,6 +92,7 @@ class Counter:
             batch=True,
             room=None,
             again=None,
+            scope=Scope.LIMITED,
         )
         self.batcher = Batcher(self._command, services, self._finish)
 

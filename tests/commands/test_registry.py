@@ -30,7 +30,7 @@ from server.commands.registry import (
     signed_in,
 )
 from server.config import load
-from server.rooms.names import Room
+from server.rooms.names import KINDS, Room
 from tests.people import SECRET, Device, Instance, Person
 from tests.servers import Postgres
 
@@ -69,9 +69,11 @@ def test_every_limit_has_a_setting() -> None:
 
 @pytest.mark.parametrize("one", [pytest.param(one, id=one.name) for one in pushes.values()])
 def test_a_push_says_what_it_carries_and_when(one: registry.Push[Any]) -> None:
-    assert re.fullmatch(r"[a-z]+:[a-z]+", one.name)
+    assert re.fullmatch(r"[a-z]+:[a-z]+|hello", one.name)
     assert one.doc.endswith(".")
     assert issubclass(one.payload, msgspec.Struct)
+    assert one.rooms or one.name == "hello"
+    assert set(one.rooms) <= KINDS
 
 
 class Empty(Payload, frozen=True):
@@ -150,9 +152,9 @@ def test_a_name_is_declared_once() -> None:
     command("test:do", allow=signed_in, limit=Limit.READS, reads=True)(plain)
     with pytest.raises(ValueError, match="test:do is declared twice"):
         command("test:do", allow=signed_in, limit=Limit.READS, reads=True)(plain)
-    push("test:done", Empty, "It is done.")
+    push("test:done", Empty, "It is done.", rooms=("user",))
     with pytest.raises(ValueError, match="test:done is declared twice"):
-        push("test:done", Empty, "It is done.")
+        push("test:done", Empty, "It is done.", rooms=("user",))
 
 
 @pytest.mark.usefixtures("no_commands")
