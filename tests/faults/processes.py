@@ -85,15 +85,18 @@ class ServerProcess:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-async def without(dsn: str, function: str, line: str, instead: str = "") -> str:
-    """The statement that replaces a SQL function by itself without one of its lines: a guarantee taken out.
+async def without(dsn: str, function: str, *edits: tuple[str, str]) -> str:
+    """The statement that replaces a SQL function by itself with other lines in it: a guarantee taken out.
 
-    Fails the test where the function has no such line any more, so that it can't go green by itself.
+    Each edit is a line and what stands instead of it. Fails the test where the function has not a line exactly once:
+    what is not taken out any more would go green by itself.
     """
     connection = await asyncpg.connect(dsn)
     try:
         text: str = await connection.fetchval("select pg_get_functiondef($1::regproc)", function)
     finally:
         await connection.close()
-    assert line in text, f"{function} has no line {line!r}"
-    return text.replace(line, instead)
+    for line, instead in edits:
+        assert text.count(line) == 1, f"{function} has {text.count(line)} lines {line!r}"
+        text = text.replace(line, instead)
+    return text

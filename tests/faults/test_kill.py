@@ -152,12 +152,9 @@ async def test_a_database_that_does_not_recognise_repeats_is_caught(
 ) -> None:
     server = start_server()
     await execute(_dsn(data), "alter table messages drop constraint messages_client_id_key")
-    await execute(
-        _dsn(data), await without(_dsn(data), "append_messages", "when old.body_hmac = i.body_hmac then 'repeat'")
-    )
-    await execute(
-        _dsn(data), await without(_dsn(data), "append_messages", "when old.message_id is not null then 'key_reuse'")
-    )
+    repeat = "when old.body_hmac = i.body_hmac then 'repeat'"
+    key_reuse = "when old.message_id is not null then 'key_reuse'"
+    await execute(_dsn(data), await without(_dsn(data), "append_messages", (repeat, ""), (key_reuse, "")))
 
     senders = await crowd(_dsn(data), secret(data), server.url, 4, 1, 2)
     await asyncio.gather(*(sender.run() for sender in senders))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -154,9 +155,20 @@ def test_no_file_has_a_download_address() -> None:
     assert named([path for path in tracked() if address.search(text_of(path))]) == []
 
 
+# A folder of one machine or one person; spelled so that it is not found here itself.
+PLACE = re.compile(r"(?<![\w.~-])/(?:(?:work|root)/|(?:home|Users)/[\w.-]+)")
+
+
 def test_no_file_has_a_path_of_one_machine() -> None:
-    place = re.compile(r"(?<![\w.~-])/(?:" + "|".join(("work", "root")) + r")/")
-    assert named([path for path in tracked() if place.search(text_of(path))]) == []
+    assert named([path for path in tracked() if PLACE.search(text_of(path))]) == []
+
+
+@pytest.mark.parametrize("place", ["work/main", "root/.cache", "home/amina", "home/a.b-c/x", "Users/amina/parley"])
+@pytest.mark.parametrize("before", ["", "see ", "file://", "C:", "'", "PATH=/bin:"])
+def test_a_path_of_one_machine_is_recognised(before: str, place: str) -> None:
+    assert PLACE.search(f"{before}/{place}")
+    assert not PLACE.search(f"https://example.org/{place}")
+    assert not PLACE.search(f"~/{place}")
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
@@ -178,12 +190,19 @@ def test_both_locks_agree() -> None:
     assert pins("requirements.lock") <= pins("requirements-dev.lock")
 
 
-def test_the_clients_lock_has_hashes_and_no_addresses() -> None:
-    lock = (ROOT / "tests" / "clients" / "package-lock.json").read_text()
-    assert '"resolved"' not in lock
-    packages = re.findall(r'"node_modules/[^"]+": \{', lock)
-    assert packages
-    assert lock.count('"integrity"') == len(packages)
+def test_every_lock_of_npms_has_hashes_and_no_addresses() -> None:
+    locks = [path for path in tracked() if path.name == "package-lock.json"]
+    assert {"tests/clients/package-lock.json", "bench/node/package-lock.json"} <= set(named(locks))
+    for path in locks:
+        _, *packages = json.loads(path.read_text())["packages"].items()  # the first is the project itself
+        assert packages, path
+        assert [name for name, package in packages if not package.get("integrity", "").startswith("sha512-")] == []
+        assert [name for name, package in packages if "resolved" in package] == []
+
+
+def test_every_folder_that_npm_fills_has_a_lock() -> None:
+    folders = {path.parent for path in tracked() if path.name == "package.json"}
+    assert folders == {path.parent for path in tracked() if path.name == "package-lock.json"}
 
 
 def test_the_readme_names_every_verb_and_how_to_have_it_all() -> None:

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -332,7 +333,7 @@ class Deaf:
         self.socket.setblocking(False)
         self._address = ("127.0.0.1", int(parley.url.rpartition(":")[2]))
 
-    async def connect(self, person: Person) -> str:
+    async def connect(self, person: Person, **auth: Any) -> str:
         """Connect as that person, read up to the hello, and no further; the session's id."""
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, self._address)
@@ -342,12 +343,13 @@ class Deaf:
             "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\n"
             f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode(),
         )
-        opening = await self._until(b'"maxPayload"')
-        await loop.sock_sendall(self.socket, _frame("40" + json.dumps({"token": person.token})))
-        await self._until(b'["hello"')
+        opening = await self.until(b'"maxPayload"')
+        await loop.sock_sendall(self.socket, _frame("40" + json.dumps({"token": person.token, **auth})))
+        await self.until(b'["hello"')
         return opening.partition(b'"sid":"')[2].partition(b'"')[0].decode()
 
-    async def _until(self, expected: bytes) -> bytes:
+    async def until(self, expected: bytes) -> bytes:
+        """Read until this has come; all that was read."""
         read = b""
         async with asyncio.timeout(PATIENCE_S):
             while expected not in read:
@@ -364,6 +366,8 @@ def _frame(text: str) -> bytes:
 
 @pytest.fixture
 def deaf(parley: Instance) -> AsyncIterator[Deaf]:
+    for listening in parley.parley._site._server.sockets:  # the kernel would take 4 MB for a client on this machine
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     one = Deaf(parley)
     yield one  # type: ignore[misc]
     one.socket.close()
@@ -406,6 +410,49 @@ async def test_a_client_that_takes_nothing_for_long_is_cut(
     assert session.backlog < engineio.BACKLOG_BYTES // 2
     await until(lambda: session.closed, "it still stands")
     assert (await other.call("account:me"))["user_id"] == bilal.user_id
+
+
+REPLAYED = 24  # messages of 40 kB: below what one connect is served
+
+
+@pytest.fixture
+async def missed(parley: Instance, amina: Person, bilal: Person, their_chat: str) -> dict[str, int]:
+    """What Amina connects with as `rooms` to be served nearly a megabyte that she has missed."""
+    other = await bilal.connect()
+    for n in range(REPLAYED):
+        await other.send(their_chat, f"{'🌙' * 9_990}{n:04}")
+    return {f"conversation:{their_chat}": 0}
+
+
+async def test_a_replay_waits_for_a_client_that_does_not_read(
+    parley: Instance, amina: Person, missed: dict[str, int], deaf: Deaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    put = engineio.Session._put
+
+    def watched(self: engineio.Session, *args: Any) -> None:
+        put(self, *args)
+        held.append(self.backlog)
+
+    monkeypatch.setattr(engineio.Session, "_put", watched)
+    session = parley.parley.wire.eio.sockets[await deaf.connect(amina, rooms=missed)]
+    await until(lambda: session.backlog > engineio.PACE_BYTES, "nothing waits for the client")
+    assert max(held) < engineio.PACE_BYTES + 50_000  # one event more than what it waits for
+    read = await deaf.until(f'{REPLAYED - 1:04}"'.encode())
+    assert re.findall(r'🌙(\d{4})"', read.decode(errors="replace")) == [f"{n:04}" for n in range(REPLAYED)]
+    assert max(held) < engineio.PACE_BYTES + 50_000
+    assert not session.closed
+
+
+async def test_a_replay_ends_with_a_client_that_goes_away_in_the_middle(
+    parley: Instance, amina: Person, missed: dict[str, int], deaf: Deaf
+) -> None:
+    session = parley.parley.wire.eio.sockets[await deaf.connect(amina, rooms=missed)]
+    await until(lambda: session.backlog > engineio.PACE_BYTES, "nothing waits for the client")
+    assert parley.parley.joining._tasks
+    deaf.socket.close()
+    await until(lambda: not parley.parley.joining._tasks, "the replay goes on")
+    await until(lambda: len(parley.parley.delivery.sockets()) == 1, "the socket is left")  # Bilal's
 
 
 async def test_a_slow_client_that_keeps_reading_is_left_alone(
