@@ -1,0 +1,1 @@
+"""What lies outside, each behind an interface of its own."""
