@@ -29,7 +29,7 @@ lock: .venv/.dev ## pin the newest versions that pyproject.toml allows, with has
 
 clean: ## remove all that these verbs made, but no data folder
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .bench dist tests/clients/node_modules \
-		bench/node/node_modules
+		tests/docs-tools/node_modules bench/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv: .venv/.dev ## the environment for editors: everything that the other verbs need

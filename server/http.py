@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
+from handlers.connections import PROTOCOL, Auth
 from server.commands import answers
 from server.commands.answers import Answer
 from server.commands.context import Caller
 from server.commands.dispatch import Dispatcher
+from server.commands.docs import PATHS, Documents
 from server.commands.registry import commands
 from server.errors import Invalid, ParleyError, TooLarge, Unauthenticated, UnknownCommand
 from server.migrate import pending
@@ -21,6 +23,7 @@ from storage import sessions
 
 logger = structlog.get_logger("parley.http")
 
+R = TypeVar("R", bound=web.StreamResponse)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,6 +47,7 @@ class Http:
         self._registry = registry
         self._trusted_proxy = trusted_proxy
         self._origins = frozenset(origins)
+        self._documents = Documents(auth=Auth, protocol=PROTOCOL)
         self._bus_state: Callable[[], str] = lambda: "ok"
         self.is_ready = True
 
@@ -54,6 +58,8 @@ class Http:
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/metrics", self.metrics)
+        for path in PATHS:
+            app.router.add_get(path, self.document)
         app.router.add_post("/api/{noun}/{verb}", self.command)
         app.router.add_options("/api/{noun}/{verb}", self.preflight)
 
@@ -82,6 +88,16 @@ class Http:
         """What Prometheus scrapes."""
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
 
+    async def document(self, request: web.Request) -> web.Response:
+        """A document of the declarations, made when it is first asked for."""
+        found = await asyncio.to_thread(self._documents.served, request.path)
+        if request.headers.get("If-None-Match") == found.headers["ETag"]:
+            return web.Response(status=304, headers=found.headers)
+        headers, body = dict(found.headers), found.body
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers["Content-Encoding"], body = "gzip", found.compressed
+        return web.Response(body=body, headers=headers, content_type=found.content_type, charset="utf-8")
+
     async def command(self, request: web.Request) -> web.Response:
         """`POST /api/<noun>/<verb>`: a command with a JSON object as its body."""
         name = f"{request.match_info['noun']}:{request.match_info['verb']}"
@@ -103,18 +119,18 @@ class Http:
             )
         except ParleyError as error:
             self._dispatcher.refuse(name, error, done)
-        return self._readable(request, respond(await answered))
+        return self.readable(request, respond(await answered))
 
     async def preflight(self, request: web.Request) -> web.Response:
         """A browser asks whether a page of another origin may call a command: those of PARLEY_ORIGINS may."""
-        response = self._readable(request, web.Response(status=204))
+        response = self.readable(request, web.Response(status=204))
         if "Access-Control-Allow-Origin" in response.headers:
             response.headers["Access-Control-Allow-Methods"] = "POST"
             response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
             response.headers["Access-Control-Max-Age"] = "600"
         return response
 
-    def _readable(self, request: web.Request, response: web.Response) -> web.Response:
+    def readable(self, request: web.Request, response: R) -> R:
         """Let the pages of the listed origins read an answer."""
         origin = request.headers.get("Origin")
         if origin is not None and (origin in self._origins or "*" in self._origins):

@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from rules.users import Scope
-from server.commands.tokens import ALGORITHM, Tokens, hash_refresh_token, new_refresh_token
+from server.commands.tokens import ALGORITHM, Tokens, hash_stored_token, new_stored_token
 from server.errors import Unauthenticated
 from tests.people import SECRET, ConnectRefused, Instance
 
@@ -138,11 +138,11 @@ def test_a_short_secret_is_refused(keys: list[str]) -> None:
 
 
 def test_refresh_tokens_are_random_and_stored_as_a_hash() -> None:
-    made = [new_refresh_token() for _ in range(100)]
+    made = [new_stored_token() for _ in range(100)]
     assert len({token for token, _ in made}) == 100
     for token, stored in made:
         assert len(base64.urlsafe_b64decode(token + "=")) == 32
-        assert stored == hash_refresh_token(token) == hashlib.sha256(token.encode()).digest()
+        assert stored == hash_stored_token(token) == hashlib.sha256(token.encode()).digest()
 
 
 async def test_a_token_of_another_persons_session_is_refused(parley: Instance) -> None:
