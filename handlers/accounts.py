@@ -1,26 +1,39 @@
 """Accounts: registering, signing in, renewing, and who one is."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from rules.users import Scope, UserStatus
-from server.commands.context import Context
+from handlers.nothing import Nothing
+from handlers.sessions import end
+from rules.users import OWN_ROLES, Role, Scope, UserStatus
+from server.commands.context import Context, encode
 from server.commands.registry import Limit, Payload, Transport, anyone, command, push, signed_in
-from server.commands.tokens import hash_refresh_token, new_refresh_token
-from server.errors import NotFound, Unauthenticated
-from server.rooms.names import user_room
+from server.commands.tokens import hash_stored_token, new_stored_token
+from server.errors import NotFound, TooLarge, Unauthenticated
+from server.rooms.names import conversation_room, user_room
 from storage import Time, rooms, sessions, users
-from storage.users import User
+from storage.users import PublicUser, User
 
-Username = Annotated[str, msgspec.Meta(min_length=2, max_length=64, pattern=r"\A[\w.-]+\Z")]
-Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=r"\A[^@\s]+@[^@\s]+\Z")]
+# What an erasure leaves of a name and an address is nobody's to take beforehand.
+Username = Annotated[str, msgspec.Meta(min_length=2, max_length=64, pattern=r"\A(?!(?i:deleted-))[\w.-]+\Z")]
+Email = Annotated[
+    str, msgspec.Meta(min_length=3, max_length=254, pattern=r"\A(?!.*(?i:@deleted\.invalid)\Z)[^@\s]+@[^@\s]+\Z")
+]
 Password = Annotated[str, msgspec.Meta(min_length=8, max_length=1_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Phone = Annotated[str, msgspec.Meta(min_length=3, max_length=32, pattern=r"\A\+?[0-9 ()./-]+\Z")]
 WhatsApp = Annotated[str, msgspec.Meta(pattern=r"\A\+[1-9][0-9]{6,14}\Z")]
 Locale = Annotated[str, msgspec.Meta(min_length=2, max_length=35, pattern=r"\A[A-Za-z0-9-]+\Z")]
+
+PictureUrl = Annotated[str, msgspec.Meta(max_length=2_000, pattern=r"\Ahttps://[^\s/?#]+[^\s]*\Z")]
+Channel = Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern=r"\A[a-z_]+\Z")]
+
+PREFERENCES_BYTES = 16 * 1024
+CHANNELS = 16
+TOLD_CONVERSATIONS = 1_000  # the most recently active ones hear of a profile that has changed
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -32,15 +45,13 @@ class SignedIn(msgspec.Struct, frozen=True):
     expires_at: Time
 
 
-class SessionRevoked(msgspec.Struct, frozen=True):
-    """A session that has ended, and why."""
-
-    session_id: UUID
-    reason: str
-
-
-session_revoked = push(
-    "session:revoked", SessionRevoked, "A session has ended; its sockets are closed.", rooms=("user",)
+user_updated = push("user:updated", User, "One's account has changed.", rooms=("user",))
+profile_changed = push(
+    "profile:changed",
+    PublicUser,
+    "Somebody who takes part has changed what others see of them.",
+    rooms=("conversation",),
+    ephemeral=True,
 )
 
 
@@ -92,8 +103,9 @@ async def log_in(ctx: Context, p: LogIn) -> SignedIn:
     if found is None or not fits or found.status != UserStatus.ACTIVE:
         raise Unauthenticated("Username or password is wrong.")
     async with ctx.transaction():
-        await users.touch_login(ctx.db, found.user_id)
-        return await open_session(ctx, found.user_id, device=p.device)
+        if await users.touch_login(ctx.db, found.user_id, found.password_hash or ""):
+            return await open_session(ctx, found.user_id, device=p.device)
+    raise Unauthenticated("Username or password is wrong.")
 
 
 class Refresh(Payload, frozen=True):
@@ -104,23 +116,65 @@ class Refresh(Payload, frozen=True):
 async def refresh(ctx: Context, p: Refresh) -> SignedIn:
     """Renew the tokens. The refresh token is spent; using it again ends the session, for somebody has a copy."""
     async with ctx.transaction():
-        token = await sessions.lock_token(ctx.db, hash_refresh_token(p.refresh_token))
+        token = await sessions.lock_token(ctx.db, hash_stored_token(p.refresh_token))
         if token is not None and token.live and token.status == "active" and not token.expired:
             await sessions.spend_token(ctx.db, token.token_id)
             return await issue(ctx, token.user_id, token.session_id, Scope(token.scope))
         if token is not None and token.status == "revoked" and token.live:
-            await revoke(ctx, token.user_id, token.session_id, "refresh_token_reused")
+            await end(ctx, token.user_id, token.session_id, "refresh_token_reused")
     raise Unauthenticated("This refresh token is spent, expired or unknown: sign in again.")
-
-
-class Nothing(Payload, frozen=True):
-    """No fields."""
 
 
 @command("account:me", allow=signed_in, limit=Limit.READS, reads=True)
 async def me(ctx: Context, p: Nothing) -> User:
     """Read one's own account."""
     return await own_user(ctx, ctx.user.user_id)
+
+
+class UpdateAccount(Payload, frozen=True):
+    username: Username | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    full_name: Name | UnsetType | None = UNSET
+    full_name_ar: Name | UnsetType | None = UNSET
+    phone: Phone | UnsetType | None = UNSET
+    whatsapp_number: WhatsApp | UnsetType | None = UNSET
+    profile_picture_url: PictureUrl | UnsetType | None = UNSET
+    locale: Locale | UnsetType = UNSET
+    preferences: dict[str, Any] | UnsetType = UNSET
+    notification_channels: Annotated[list[Channel], msgspec.Meta(max_length=CHANNELS)] | UnsetType = UNSET
+    roles: list[Literal["buyer", "seller", "mentor"]] | UnsetType = UNSET
+
+
+@command("account:update", allow=signed_in, limit=Limit.WRITES, scope=Scope.FULL)
+async def update(ctx: Context, p: UpdateAccount) -> User:
+    """Change one's account: null clears a field, absence keeps it. Nobody becomes an administrator by it."""
+    before = await users.lock_user(ctx.db, ctx.user.user_id)
+    if before is None or before.status != UserStatus.ACTIVE:
+        raise Unauthenticated("This account is closed.")  # its sockets are about to be
+    after = await users.update_user(ctx.db, _changed(before, p))
+    if after is None:
+        return before
+    ctx.push(user_updated, after, to=user_room(after.user_id))
+    if after.public() != before.public():
+        for conversation_id in await users.list_conversation_ids(ctx.db, after.user_id, TOLD_CONVERSATIONS):
+            ctx.tell(profile_changed, after.public(), to=conversation_room(conversation_id))
+    return after
+
+
+def _changed(user: User, p: UpdateAccount) -> User:
+    """The account as it is wanted. Raises `TooLarge`."""
+    given = {name: value for name in p.__struct_fields__ if (value := getattr(p, name)) is not UNSET}
+    if "preferences" in given:
+        encoded = encode(given["preferences"])
+        if len(encoded) > PREFERENCES_BYTES:
+            raise TooLarge(f"preferences: more than {PREFERENCES_BYTES} bytes of JSON.", PREFERENCES_BYTES)
+        given["preferences"] = msgspec.Raw(encoded)
+    if "notification_channels" in given:
+        given["notification_channels"] = list(dict.fromkeys(given["notification_channels"]))
+    if "roles" in given:
+        kept = {*given["roles"], *(role for role in user.roles if role not in OWN_ROLES)}
+        given["roles"] = [role for role in Role if role in kept]
+    return msgspec.structs.replace(user, **given)
 
 
 async def own_user(ctx: Context, user_id: UUID) -> User:
@@ -142,13 +196,7 @@ async def open_session(ctx: Context, user_id: UUID, *, device: str | None) -> Si
 async def issue(ctx: Context, user_id: UUID, session_id: UUID, scope: Scope) -> SignedIn:
     """Issue a session's tokens: an access token, and the one refresh token that renews it."""
     tokens = ctx.services.tokens
-    refresh_token, stored = new_refresh_token()
+    refresh_token, stored = new_stored_token()
     await sessions.create_token(ctx.db, session_id, stored, tokens.refresh_ttl_s)
     access_token, expires_at = tokens.access(user_id, session_id, scope)
     return SignedIn(await own_user(ctx, user_id), access_token, refresh_token, expires_at)
-
-
-async def revoke(ctx: Context, user_id: UUID, session_id: UUID, reason: str) -> None:
-    """End a session: its tokens now, its sockets on every instance when the push is delivered there."""
-    if await sessions.end_session(ctx.db, session_id, reason):
-        ctx.push(session_revoked, SessionRevoked(session_id, reason), to=user_room(user_id))

@@ -10,6 +10,10 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+OWN_ROLES = frozenset({Role.BUYER, Role.SELLER, Role.MENTOR})
+"""Those that people give themselves."""
+
+
 class UserStatus(StrEnum):
     """Only the active may sign in."""
 

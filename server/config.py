@@ -17,6 +17,8 @@ from server.config_kinds import (
     FOLDER,
     HOST,
     INSTANCE,
+    MAIL,
+    OPTIONAL_FOLDER,
     ORIGINS,
     POSTGRES,
     RATE,
@@ -24,6 +26,7 @@ from server.config_kinds import (
     SECRETS,
     SWITCH,
     Kind,
+    Mail,
     Rate,
     Refused,
     choice,
@@ -98,6 +101,8 @@ class Config:
             "the server starts its own PostgreSQL")
     redis_url: str | None           = _env("REDIS_URL", REDIS, "", "URL", "the bus between instances",
             "one instance, no bus")
+    mail: Mail | None               = _env("PARLEY_MAIL", MAIL, "", "URL", "the server that sends mail",
+            "not sent; without DATABASE_URL reset tokens are logged")
     host: str                       = _env("PARLEY_HOST", HOST, "127.0.0.1", "address", "where it listens")
     port: int                       = _env("PARLEY_PORT", whole(0, 65_535), "8080", "port", "0: any free one")
     secrets: tuple[str, ...] | None = _env("PARLEY_SECRET", SECRETS, "", "text",
@@ -117,6 +122,15 @@ class Config:
             "a message's text")
     nesting: int                    = _env("PARLEY_NESTING", whole(2, 100), "16", "levels", "depth of JSON")
     group_people: int               = _env("PARLEY_GROUP_PEOPLE", whole(2, 9999), "500", "people", "a group")
+    attachments: int                = _env("PARLEY_ATTACHMENTS", whole(1, 100), "20", "attachments", "a message")
+    attachment_bytes: int           = _env("PARLEY_ATTACHMENT_BYTES", whole(1, 2**40), "52428800", "bytes",
+            "an attachment")
+    attachments_folder: Path | None = _env("PARLEY_ATTACHMENTS_FOLDER", OPTIONAL_FOLDER, "", "folder",
+            "where attachments are kept; instances share it", "attachments in PARLEY_DATA")
+    upload_ttl_s: int               = _env("PARLEY_UPLOAD_TTL_S", whole(1, 86_400), "3600", "seconds",
+            "a link to upload an attachment's life")
+    download_ttl_s: int             = _env("PARLEY_DOWNLOAD_TTL_S", whole(1, 86_400), "300", "seconds",
+            "a link to download an attachment's life")
     pool_min: int                   = _env("PARLEY_POOL_MIN", whole(1, 1000), "5", "connections",
             "kept open to PostgreSQL")
     pool_max: int                   = _env("PARLEY_POOL_MAX", whole(1, 1000), "25", "connections",
@@ -133,6 +147,8 @@ class Config:
             "milliseconds", "for a heartbeat's answer")
     connect_timeout_ms: int         = _env("PARLEY_CONNECT_TIMEOUT_MS", whole(100, 300_000), "10000",
             "milliseconds", "for a new socket's CONNECT")
+    presence_debounce_ms: int       = _env("PARLEY_PRESENCE_DEBOUNCE_MS", whole(0, 300_000), "10000",
+            "milliseconds", "between two things told of somebody's presence")
     drain_ms: int                   = _env("PARLEY_DRAIN_MS", whole(0, 300_000), "5000", "milliseconds",
             "within it the clients of a stopping server return, each at random")
     trusted_proxy: bool             = _env("PARLEY_TRUSTED_PROXY", SWITCH, "0", "0 or 1",

@@ -6,10 +6,10 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 SECRET_BYTES = 32  # RFC 7518, 3.2: an HMAC key is at least as long as its hash
 INSTANCE_CHARS = 64  # it becomes a Redis channel, a metrics label and a field of `hello`
@@ -22,6 +22,18 @@ class Rate:
 
     per_second: float
     burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """The mail server that takes what is sent, and the address that it comes from; `is_tls` from the first byte on."""
+
+    host: str
+    port: int
+    is_tls: bool
+    user: str | None
+    password: str | None = field(repr=False)
+    sender: str
 
 
 class Refused(ValueError):
@@ -76,6 +88,10 @@ def _parse_folder(text: str) -> Path:
     return Path(text)
 
 
+def _parse_optional_folder(text: str) -> Path | None:
+    return _parse_folder(text) if text else None
+
+
 def _parse_host(text: str) -> str:
     if re.search(r"[\s/,]", text):
         raise Refused("is not one address or host name")
@@ -109,6 +125,34 @@ def masked(url: str) -> str:
     """The URL with every password in it replaced by ***; rather too much is hidden than too little."""
     url = re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)
     return re.sub(r"(password=)[^&#]*", r"\1***", url, flags=re.IGNORECASE)
+
+
+def _parse_mail(text: str) -> Mail | None:
+    if not text:
+        return None
+    if re.search(r"\s", text):
+        raise Refused("has a space in it (in a password, write %20)")
+    try:
+        parts = urlsplit(text)
+        asked = dict(parse_qsl(parts.query, strict_parsing=True))
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Refused("is not a well-formed URL") from error
+    if parts.scheme not in ("smtp", "smtps") or not host or port is None or parts.path or parts.fragment:
+        raise Refused("is not smtp://host:port or smtps://host:port, with ?from= behind it")
+    if asked.keys() != {"from"} or not re.fullmatch(r"[^@\s]+@[^@\s]+", asked["from"]):
+        raise Refused("does not say ?from=address, and nothing else")
+    if (parts.username is None) != (parts.password is None):
+        raise Refused("has a user without a password, or a password without a user")
+    user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
+    return Mail(host, port, parts.scheme == "smtps", user, password, asked["from"])
+
+
+def _show_mail(mail: Mail | None) -> str:
+    if mail is None:
+        return ""
+    user = "" if mail.user is None else f"{mail.user}:***@"
+    return f"{'smtps' if mail.is_tls else 'smtp'}://{user}{mail.host}:{mail.port}?from={mail.sender}"
 
 
 def _parse_secrets(text: str) -> tuple[str, ...] | None:
@@ -159,9 +203,11 @@ def show_rate(rate: Rate | None) -> str:
 
 SWITCH = Kind("0 or 1", _parse_switch, lambda on: "1" if on else "0")
 FOLDER = Kind("a folder, made when it is missing", _parse_folder)
+OPTIONAL_FOLDER = Kind(FOLDER.allowed, _parse_optional_folder, lambda folder: str(folder or ""))
 HOST = Kind("an address or host name (0.0.0.0: every interface)", _parse_host)
 POSTGRES = url("postgresql", "postgres")
 REDIS = url("redis", "rediss", "unix")
+MAIL = Kind("smtp:// or smtps://user:password@host:port?from=address", _parse_mail, _show_mail, secret=True)
 INSTANCE = Kind(f"1 to {INSTANCE_CHARS} of letters, digits, . _ -", _parse_instance)
 ORIGINS = Kind("origins separated by commas, or *", _parse_origins, ",".join)
 RATE = Kind("per_second/burst, such as 50/200 or 0.5/10, or off", _parse_rate, show_rate)

@@ -1,5 +1,6 @@
 -- Sessions of devices and the refresh tokens that renew them.
--- Locks: lock_token takes the token's row `for update`, so that of two uses at once one is the second.
+-- Locks: lock_token takes the token's row `for update`, so that of two uses at once one is the second; lock_expired the
+-- sessions' rows, but those that somebody holds.
 
 -- name: create_session(user_id, device, address, scope)$
 insert into user_sessions (user_id, device, address, scope) values (:user_id, :device, :address, :scope)
@@ -21,6 +22,33 @@ update user_sessions set ended_at = now(), end_reason = :reason
  where session_id = :session_id and ended_at is null
 returning session_id;
 
+-- name: end_sessions(user_id, reason)
+-- All of a person's.
+update user_sessions set ended_at = now(), end_reason = :reason
+ where user_id = :user_id and ended_at is null
+returning session_id;
+
+-- name: has_session(session_id, user_id)$
+select exists (select from user_sessions where session_id = :session_id and user_id = :user_id) as found;
+
+-- name: list_sessions(user_id, current_id, most)
+-- record_class: Session
+-- Those that stand, the last seen first.
+select session_id, device, address, started_at, last_seen_at, session_id = :current_id as current
+  from user_sessions
+ where user_id = :user_id and ended_at is null
+ order by session_id = :current_id desc, last_seen_at desc, session_id limit :most;
+
+-- name: lock_expired(most)
+-- record_class: ExpiredSession
+-- Sessions that stand, though the one token that could renew them has expired.
+select s.session_id, s.user_id
+  from auth_tokens t
+  join user_sessions s using (session_id)
+ where t.type = 'refresh' and t.status = 'active' and t.expires_at <= now() and s.ended_at is null
+ order by t.expires_at limit :most
+   for update of s skip locked;
+
 -- name: create_token(session_id, hash, ttl_s)!
 insert into auth_tokens (session_id, type, hash, expires_at)
 values (:session_id, 'refresh', :hash, now() + make_interval(secs => :ttl_s::float8));
@@ -31,7 +59,7 @@ select t.token_id, t.session_id, s.user_id, s.scope, t.status, t.expires_at <= n
        s.ended_at is null and u.status = 'active' as live
   from auth_tokens t
   join user_sessions s using (session_id)
-  join users u using (user_id)
+  join users u on u.user_id = s.user_id
  where t.hash = :hash and t.type = 'refresh'
    for update of t;
 
@@ -40,6 +68,10 @@ update auth_tokens set status = 'revoked', spent_at = now() where token_id = :to
 
 -- name: revoke_tokens(session_id)!
 update auth_tokens set status = 'revoked' where session_id = :session_id and status = 'active';
+
+-- name: revoke_persons_tokens(user_id)!
+update auth_tokens set status = 'revoked'
+ where session_id in (select session_id from user_sessions where user_id = :user_id) and status = 'active';
 
 -- name: find_admission(user_id, session_id, most)
 -- record_class: Admission

@@ -17,6 +17,24 @@ class LiveSession(msgspec.Struct, frozen=True):
     stale: bool
 
 
+class Session(msgspec.Struct, frozen=True):
+    """A device's session as its owner sees it; `current` is the one that asks."""
+
+    session_id: UUID
+    device: str | None
+    address: str | None
+    started_at: Time
+    last_seen_at: Time
+    current: bool
+
+
+class ExpiredSession(msgspec.Struct, frozen=True):
+    """A session that nobody can renew any more."""
+
+    session_id: UUID
+    user_id: UUID
+
+
 class RefreshToken(msgspec.Struct, frozen=True):
     token_id: UUID
     session_id: UUID
@@ -44,7 +62,7 @@ class Admission(msgspec.Struct, frozen=True):
     floor: int
 
 
-sql = load("sessions", LiveSession, RefreshToken, Admission)
+sql = load("sessions", LiveSession, Session, ExpiredSession, RefreshToken, Admission)
 
 
 async def create_session(
@@ -71,6 +89,30 @@ async def end_session(db: Connection, session_id: UUID, reason: str) -> bool:
     ended = await sql.end_session(db, session_id=session_id, reason=reason)
     await sql.revoke_tokens(db, session_id=session_id)
     return ended is not None
+
+
+async def end_sessions(db: Connection, user_id: UUID, reason: str) -> list[UUID]:
+    """End all of a person's sessions and their tokens; those that stood until now."""
+    ended = [row["session_id"] async for row in sql.end_sessions(db, user_id=user_id, reason=reason)]
+    await sql.revoke_persons_tokens(db, user_id=user_id)
+    return ended
+
+
+async def has_session(db: Connection, session_id: UUID, user_id: UUID) -> bool:
+    """Whether a session is, or was, this person's."""
+    found: bool = await sql.has_session(db, session_id=session_id, user_id=user_id)
+    return found
+
+
+async def list_sessions(db: Connection, user_id: UUID, current_id: UUID, most: int) -> list[Session]:
+    """A person's sessions that stand: the one that asks, then the others, the last seen first."""
+    rows = sql.list_sessions(db, user_id=user_id, current_id=current_id, most=most)
+    return [row async for row in rows]
+
+
+async def lock_expired(db: Connection, most: int) -> list[ExpiredSession]:
+    """Some of the sessions that nobody can renew any more, locked until the transaction ends."""
+    return [row async for row in sql.lock_expired(db, most=most)]
 
 
 async def create_token(db: Connection, session_id: UUID, hash_: bytes, ttl_s: int) -> None:

@@ -1,5 +1,6 @@
 """People as they are stored."""
 
+import re
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -7,6 +8,20 @@ import msgspec
 
 from rules.users import Role, UserStatus
 from storage._db import Connection, Time, load
+
+
+class PublicUser(msgspec.Struct, frozen=True):
+    """An account as others see it."""
+
+    user_id: UUID
+    username: str
+    full_name: str | None
+    full_name_ar: str | None
+    profile_picture_url: str | None
+    roles: list[Role]
+    verified: bool
+    seller_rating: float | None
+    total_sales: int
 
 
 class User(msgspec.Struct, frozen=True):
@@ -30,6 +45,10 @@ class User(msgspec.Struct, frozen=True):
     notification_channels: list[str]
     at: Time
 
+    def public(self) -> PublicUser:
+        """What others see of it."""
+        return PublicUser(*(getattr(self, name) for name in PublicUser.__struct_fields__))
+
 
 class Login(msgspec.Struct, frozen=True):
     """What signing in is decided by; no hash means that no password fits."""
@@ -39,7 +58,13 @@ class Login(msgspec.Struct, frozen=True):
     status: UserStatus
 
 
-sql = load("users", User, Login)
+SEARCHED = 500  # people of that name who are compared for closeness
+_INSIDE = re.compile(r"[a-z0-9\u0621-\u064a]{3}", re.IGNORECASE)
+"""What may be found inside of a word: the index knows nothing shorter. All else is looked for where words begin."""
+
+_encode = msgspec.json.Encoder().encode
+
+sql = load("users", User, PublicUser, Login)
 
 
 async def create_user(
@@ -75,6 +100,77 @@ async def get_user(db: Connection, user_id: UUID) -> User | None:
     return user
 
 
+async def lock_user(db: Connection, user_id: UUID) -> User | None:
+    """The account, locked until the transaction ends, or None."""
+    user: User | None = await sql.lock_user(db, user_id=user_id)
+    return user
+
+
+async def update_user(db: Connection, user: User) -> User | None:
+    """Store what people write of themselves; the account as it is now, None where nothing is new.
+
+    Raises `Conflict` (taken) through the constraint that is in the way.
+    """
+    updated: User | None = await sql.update_user(db, account=_encode(user).decode())
+    return updated
+
+
+async def set_status(db: Connection, user_id: UUID, status: UserStatus, reason: str) -> None:
+    """Let somebody in or keep them out, and remember why."""
+    await sql.set_status(db, user_id=user_id, status=status, reason=reason)
+
+
+async def find_status_reason(db: Connection, user_id: UUID) -> str | None:
+    """Why somebody's status was last changed."""
+    reason: str | None = await sql.find_status_reason(db, user_id=user_id)
+    return reason
+
+
+async def has_role(db: Connection, user_id: UUID, role: Role) -> bool:
+    """Whether somebody who is active holds a role now."""
+    held: bool = await sql.has_role(db, user_id=user_id, role=role)
+    return held
+
+
+async def set_roles(db: Connection, user_id: UUID, roles: Sequence[Role]) -> None:
+    """Say which roles somebody holds."""
+    await sql.set_roles(db, user_id=user_id, roles=roles)
+
+
+async def list_usernames(db: Connection, role: Role) -> list[str]:
+    """The usernames of those who hold a role."""
+    return [row["username"] async for row in sql.list_usernames(db, role=role)]
+
+
+async def set_password(db: Connection, user_id: UUID, password_hash: str) -> None:
+    """Let another password fit."""
+    await sql.set_password(db, user_id=user_id, password_hash=password_hash)
+
+
+async def find_password(db: Connection, user_id: UUID) -> str | None:
+    """The hash of an active person's password; None where none fits."""
+    found: str | None = await sql.find_password(db, user_id=user_id)
+    return found
+
+
+async def list_public(db: Connection, user_ids: Sequence[UUID]) -> list[PublicUser]:
+    """What others see of these people, in the order given; those who are unknown or deleted are left out."""
+    return [row async for row in sql.list_public(db, user_ids=user_ids)]
+
+
+async def search_users(db: Connection, query: str, most: int) -> list[PublicUser]:
+    """The active people whose username begins with the query, then those whose names contain it or come close to it."""
+    escaped = re.sub(r"([\\%_])", r"\\\1", query)
+    pattern = f"%{escaped}%" if _INSIDE.search(query) else f"% {escaped}%"
+    rows = sql.search_users(db, query=query, pattern=pattern, candidates=SEARCHED, most=most)
+    return await list_public(db, [row["user_id"] async for row in rows])
+
+
+async def list_conversation_ids(db: Connection, user_id: UUID, most: int) -> list[UUID]:
+    """The conversations that somebody takes part in, the most recently active first."""
+    return [row["conversation_id"] async for row in sql.list_conversation_ids(db, user_id=user_id, most=most)]
+
+
 async def find_login(db: Connection, login: str) -> Login | None:
     """Find who signs in under a username or address, whatever its case."""
     found: Login | None = await sql.find_login(db, login=login)
@@ -87,9 +183,12 @@ async def find_user_id(db: Connection, username: str) -> UUID | None:
     return user_id
 
 
-async def touch_login(db: Connection, user_id: UUID) -> None:
-    """Remember that the person signed in now."""
-    await sql.touch_login(db, user_id=user_id)
+async def touch_login(db: Connection, user_id: UUID, password_hash: str) -> bool:
+    """Remember that the person signed in now; False where they are not active any more, or this is not their password.
+
+    Whoever ends all of their sessions comes before or behind it, by the lock on the person's row.
+    """
+    return await sql.touch_login(db, user_id=user_id, password_hash=password_hash) is not None
 
 
 async def list_active(db: Connection, user_ids: Sequence[UUID]) -> set[UUID]:

@@ -54,6 +54,37 @@ def token(
         print(line)
 
 
+admins = typer.Typer(no_args_is_help=True, help="Say who is an administrator.")
+app.add_typer(admins, name="admin")
+
+Name = Annotated[str, typer.Option("--user", help="Who: a username.")]
+
+
+@admins.command()
+def grant(user: Name) -> None:
+    """Make somebody an administrator."""
+    from server.cli import operators
+
+    operators.set_admin(_config(), user, is_admin=True)
+
+
+@admins.command()
+def revoke(user: Name) -> None:
+    """Let somebody be an administrator no more."""
+    from server.cli import operators
+
+    operators.set_admin(_config(), user, is_admin=False)
+
+
+@admins.command(name="list")
+def list_admins() -> None:
+    """List the administrators, one a line."""
+    from server.cli import operators
+
+    for line in operators.admins(_config()):
+        print(line)
+
+
 @app.command()
 def restored() -> None:
     """Say that a backup has been restored: clients load everything afresh."""

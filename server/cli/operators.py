@@ -1,4 +1,4 @@
-"""What operators do beside a server: migrate, mint tokens, tell of a restore."""
+"""What operators do beside a server: migrate, mint tokens, say who is an administrator, tell of a restore."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -8,14 +8,18 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.accounts import Username
-from rules.users import Scope
+from handlers.accounts import Username, user_updated
+from rules.users import Role, Scope
 from server import migrate as migrations
+from server.commands.context import encode
 from server.commands.tokens import Tokens
 from server.config import Config
 from server.datafolder import secret
 from server.embedded import EmbeddedPostgres, attach
 from server.errors import Invalid, NotFound
+from server.rooms import log
+from server.rooms.log import Entry
+from server.rooms.names import user_room
 from storage import Connection, Database, rooms, sessions, users
 
 T = TypeVar("T")
@@ -88,7 +92,7 @@ def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create
         user_id = await users.find_user_id(db, name)
         if user_id is None:
             if not create:
-                raise _Nobody(name)
+                raise _Nobody(name, "register them first, or give --create")
             user_id = await users.create_user(db, username=name, email=f"{name}@example.invalid", password_hash=None)
             await rooms.create_room(db, user_id, "user")
         session_id = await sessions.create_session(db, user_id, device="parley token", address=None, scope=Scope(scope))
@@ -96,6 +100,35 @@ def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create
 
     async def work(database: Database) -> list[str]:
         return await database.transaction(lambda db: _each(db, names, one))
+
+    return _run(config, work)
+
+
+def set_admin(config: Config, name: str, *, is_admin: bool) -> None:
+    """Make somebody an administrator, or one no more; their devices are told. Raises `NotFound`."""
+
+    async def work(db: Connection) -> None:
+        user_id = await users.find_user_id(db, name)
+        user = None if user_id is None else await users.lock_user(db, user_id)
+        if user is None:
+            raise _Nobody(name, "register them first")
+        if (Role.ADMIN in user.roles) == is_admin:
+            return
+        others = [role for role in user.roles if role != Role.ADMIN]
+        roles = [*others, Role.ADMIN] if is_admin else others
+        await users.set_roles(db, user.user_id, roles)
+        told = msgspec.structs.replace(user, roles=roles)
+        await log.append(db, [Entry(user_room(user.user_id), user_updated.name, encode(told).decode())])
+
+    _run(config, lambda database: database.transaction(work))
+
+
+def admins(config: Config) -> list[str]:
+    """The administrators' usernames."""
+
+    async def work(database: Database) -> list[str]:
+        async with database.connection() as db:
+            return await users.list_usernames(db, Role.ADMIN)
 
     return _run(config, work)
 
@@ -115,6 +148,6 @@ async def _each(db: Connection, names: Sequence[str], one: Callable[[Connection,
 class _Nobody(NotFound):
     """There is no such person; an operator may know."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, what_to_do: str) -> None:
         super().__init__()
-        self.message = f"There is nobody called {name}: register them first, or give --create."
+        self.message = f"There is nobody called {name}: {what_to_do}."

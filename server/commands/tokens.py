@@ -1,6 +1,6 @@
 """Access tokens: JWTs of one algorithm, with expiry, audience and issuer required.
 
-And the random text of refresh tokens.
+And the random text of those that the database knows: refresh and reset tokens.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from storage import Time
 ALGORITHM = "HS256"
 AUDIENCE = ISSUER = "parley"
 MIN_SECRET_BYTES = 32
-REFRESH_BYTES = 32
+STORED_BYTES = 32
 
 
 class Claims(NamedTuple):
@@ -58,7 +58,7 @@ class Tokens:
             "exp": expires,
         }
         token = jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
-        return token, Time(datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+        return token, spelt(expires)
 
     def read(self, token: Any) -> Claims:
         """Verify an access token. Raises `Unauthenticated`, saying what the client can do about it."""
@@ -84,12 +84,17 @@ class Tokens:
         raise Unauthenticated("This token is not valid: sign in again.")
 
 
-def new_refresh_token() -> tuple[str, bytes]:
-    """A refresh token and the hash to store of it."""
-    token = secrets.token_urlsafe(REFRESH_BYTES)
-    return token, hash_refresh_token(token)
+def spelt(expires_at: float) -> Time:
+    """The end of a token, in seconds since 1970, as the contract spells it."""
+    return Time(datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z")
 
 
-def hash_refresh_token(token: str) -> bytes:
-    """The hash under which a refresh token is stored; it is random, so a fast hash will do."""
+def new_stored_token() -> tuple[str, bytes]:
+    """The random text of a refresh or reset token, and the hash to store of it."""
+    token = secrets.token_urlsafe(STORED_BYTES)
+    return token, hash_stored_token(token)
+
+
+def hash_stored_token(token: str) -> bytes:
+    """The hash under which such a token is stored; it is random, so a fast hash will do."""
     return hashlib.sha256(token.encode()).digest()

@@ -16,7 +16,10 @@ from uuid import uuid4
 import pytest
 import structlog
 
+from server.rooms.bus import LocalBus, LocalHub
 from tests.people import ConnectRefused, Instance, Person, Refusal, unwrap
+
+pytestmark = pytest.mark.both_postgres
 
 PASSWORD = "correct horse كلمة"
 USER = {
@@ -270,27 +273,34 @@ async def test_a_refresh_token_is_spent_by_its_use(parley: Instance) -> None:
     assert len(set(tokens)) == 4
 
 
-async def test_using_a_spent_token_again_ends_the_session_everywhere(parley: Instance) -> None:
-    first = await register(parley)
-    person = await dalia(parley, first)
-    other = unwrap((await parley.post("account:login", {"login": person.username, "password": PASSWORD}))[1])
-    phone, elsewhere = await person.connect(), await (await dalia(parley, other)).connect()
-    gone = asyncio.Event()
-    phone.client.on("disconnect", gone.set)
-    _, answer = await parley.post("account:refresh", {"refresh_token": first["refresh_token"]})
+async def test_using_a_spent_token_again_ends_the_session_everywhere(new_instance: Callable[..., Any]) -> None:
+    hub = LocalHub()
+    one, two = instances = [await new_instance(bus=LocalBus(hub)) for _ in range(2)]
+    first = await register(one)
+    person = await dalia(one, first)
+    other = unwrap((await one.post("account:login", {"login": person.username, "password": PASSWORD}))[1])
+    phones = [await person.connect(to=instance) for instance in instances]
+    elsewhere = [await (await dalia(instance, other)).connect() for instance in instances]
+    gone = [asyncio.Event() for _ in phones]
+    for phone, event in zip(phones, gone, strict=True):
+        phone.client.on("disconnect", event.set)
+    _, answer = await two.post("account:refresh", {"refresh_token": first["refresh_token"]})
     second = unwrap(answer)
-    status, error = await refusal(parley, "account:refresh", refresh_token=first["refresh_token"])
+    status, error = await refusal(one, "account:refresh", refresh_token=first["refresh_token"])
     assert (status, error["code"]) == (401, "unauthenticated")
-    revoked = await phone.hearing("session:revoked", session_id=person.session_id)
-    assert revoked.payload["reason"]
-    await asyncio.wait_for(gone.wait(), 2)
-    assert (await refusal(parley, "account:refresh", refresh_token=second["refresh_token"]))[0] == 401
-    for token in (first["access_token"], second["access_token"]):
-        assert (await parley.post("account:me", {}, token=token))[0] == 401
-        with pytest.raises(ConnectRefused) as refused:
-            await person.connect(token=token)
-        assert refused.value.said["data"]["code"] == "unauthenticated"
-    assert (await elsewhere.call("account:me"))["username"] == person.username  # another session is another family
+    for phone in phones:
+        revoked = await phone.hearing("session:revoked", session_id=person.session_id)
+        assert revoked.payload["reason"]
+    await asyncio.wait_for(asyncio.gather(*(event.wait() for event in gone)), 2)
+    for instance in instances:
+        assert (await refusal(instance, "account:refresh", refresh_token=second["refresh_token"]))[0] == 401
+        for token in (first["access_token"], second["access_token"]):
+            assert (await instance.post("account:me", {}, token=token))[0] == 401
+            with pytest.raises(ConnectRefused) as refused:
+                await person.connect(to=instance, token=token)
+            assert refused.value.said["data"]["code"] == "unauthenticated"
+    for device in elsewhere:  # another session is another family
+        assert (await device.call("account:me"))["username"] == person.username
 
 
 async def test_of_two_uses_at_once_one_is_the_second(parley: Instance) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shlex
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import aiohttp
 import asyncpg
 import jwt
 import pytest
+import socketio
 
 from server.cli import documents
 from server.commands.registry import commands, pushes
 from server.commands.tokens import AUDIENCE
 from server.config import settings
+from tests.faults.processes import ServerProcess
 from tests.people import PATIENCE_S, SECRET, Device, Instance, Person, Refusal
-from tests.servers import execute
+from tests.servers import execute, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -112,6 +118,38 @@ async def test_a_token_for_nobody_is_a_clear_error_and_makes_nobody(operator: Op
     assert found == 1  # the one she had
 
 
+# administrators
+
+
+async def test_an_operator_says_who_is_an_administrator(
+    parley: Instance, operator: Operator, amina: Person, bilal: Person
+) -> None:
+    device = await amina.connect()
+    assert await operator("admin", "list") == Said(0, "", "")
+    for _ in range(2):  # again is no other grant
+        assert await operator("admin", "grant", "--user", amina.username.upper()) == Said(0, "", "")
+    assert await operator("admin", "list") == Said(0, f"{amina.username}\n", "")
+    await device.hearing("user:updated", roles=["admin"])
+    user = await device.call("user:suspend", user_id=bilal.user_id, reason="spam")
+    assert user["status"] == "suspended"
+    await amina.post("account:update", roles=["seller"])
+    assert await operator("admin", "revoke", "--user", amina.username) == Said(0, "", "")
+    assert await operator("admin", "list") == Said(0, "", "")
+    await device.hearing("user:updated", roles=["seller"])
+    assert len([push for push in device.heard if push.name == "user:updated"]) == 3
+    answer = await device.answer("user:restore", user_id=bilal.user_id, reason="a mistake")
+    assert answer["error"]["code"] == "forbidden"
+
+
+async def test_who_is_nobody_is_no_administrator(parley: Instance, operator: Operator, amina: Person) -> None:
+    await execute(parley.dsn, f"update users set status = 'deleted' where user_id = '{amina.user_id}'")
+    for name in ("nobody.here", amina.username):
+        for verb in ("grant", "revoke"):
+            said = await operator("admin", verb, "--user", name)
+            assert said == Said(1, "", f"parley: There is nobody called {name}: register them first.\n")
+    assert await operator("admin", "list") == Said(0, "", "")
+
+
 # settings
 
 
@@ -157,6 +195,88 @@ async def test_migrate_says_what_it_has_applied(database: str) -> None:
     assert (first.code, applied[0], applied == sorted(applied)) == (0, "0001_rooms", True)
     again = await parley_cli("migrate", DATABASE_URL=database, PARLEY_SECRET=SECRET)
     assert again == Said(0, "The schema is current.\n", "")
+
+
+# serving
+
+
+def commands_in(text: str) -> dict[str, list[str]]:
+    """The words of each command that `parley serve` says to try, by what it is for."""
+    lines = text.replace("\\\n", " ").splitlines()
+    told = (line.strip().partition(":  ") for line in lines if line.startswith("  "))
+    return {name: shlex.split(words) for name, _, words in told}
+
+
+async def test_what_serve_says_to_try_works_and_its_data_stay(open_folder: Path) -> None:
+    data, log = open_folder / "data", open_folder / "log"
+    server = ServerProcess(log, {"PARLEY_DATA": str(data), "DATABASE_URL": ""})
+    await asyncio.to_thread(server.start)
+    try:
+        text = await asyncio.to_thread(until, lambda: seen(log, "Ctrl-C stops it"), "it says what to try")
+        assert f"Parley is ready on {server.url}\n" in text
+        tries = commands_in(text)
+        assert list(tries) == ["An account", "A token", "A client", "Its health"]
+        async with aiohttp.ClientSession() as http:
+            curl, silent, url, header, kind, body, account = tries["An account"]
+            assert (curl, silent, header, body) == ("curl", "-s", "-H", "-d")
+            name, _, value = kind.partition(": ")
+            async with http.post(url, data=account, headers={name: value}) as response:
+                assert response.status == 200
+                assert (await response.json())["data"]["user"]["username"] == "amina"
+            assert tries["Its health"][:2] == ["curl", "-s"]
+            async with http.get(tries["Its health"][2]) as response:
+                assert (response.status, (await response.json())["status"]) == (200, "ready")
+        program, *words = tries["A token"]
+        assert Path(program).name == "parley"
+        token = (await parley_cli(*words, PARLEY_DATA=str(data))).out.strip()
+        client = socketio.AsyncClient(reconnection=False)
+        assert tries["A client"][0] == f"io({server.url},"
+        await client.connect(server.url, auth={"token": token}, transports=["websocket"])
+        answer = await client.call("account:me", {})
+        await client.disconnect()
+        assert answer["data"]["username"] == "amina"
+
+        second = await parley_cli("serve", PARLEY_DATA=str(data), PARLEY_PORT="0")
+        assert (second.code, second.out) == (1, "")
+        assert second.err.startswith(f"parley: The data folder {data} is in use by process {server.pid}.")
+        assert second.err.count("\n") == 1
+        assert await asyncio.to_thread(server.stop) == 0
+    finally:
+        server.kill()
+        await asyncio.to_thread(until, lambda: not (data / "postgres" / "postmaster.pid").exists(), "PostgreSQL ends")
+    again = await parley_cli(*words, PARLEY_DATA=str(data))
+    assert (again.code, again.err) == (0, "")
+
+
+async def test_on_a_database_of_somebody_elses_serve_prints_nothing_but_its_log(
+    migrated_database: str, open_folder: Path
+) -> None:
+    server = ServerProcess(open_folder / "log", {"DATABASE_URL": migrated_database, "PARLEY_SECRET": SECRET})
+    await asyncio.to_thread(server.start)
+    try:
+        assert await asyncio.to_thread(server.stop) == 0
+    finally:
+        server.kill()
+    lines = (open_folder / "log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["serving", "stopping", "stopped"]
+
+
+async def test_a_port_that_is_taken_is_said_and_nothing_is_left_running(open_folder: Path) -> None:
+    data = open_folder / "data"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = await parley_cli("serve", PARLEY_DATA=str(data), PARLEY_PORT=str(taken.getsockname()[1]))
+    *log, last = said.err.splitlines()
+    assert (said.code, said.out) == (1, "")
+    assert last.startswith("parley: ")
+    assert "address already in use" in last
+    assert all(json.loads(line)["event"] == "migrated" for line in log)
+    assert not (data / "postgres" / "postmaster.pid").exists()
+
+
+def seen(log: Path, words: str) -> str | None:
+    """The log's text, when it has these words."""
+    text = log.read_text()
+    return text if words in text else None
 
 
 # a restore
@@ -236,15 +356,21 @@ async def test_the_documents_are_what_the_code_derives() -> None:
 
 def test_documents_that_are_out_of_date_are_named_and_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(documents, "DOCS", tmp_path)
-    assert documents.write(check=True) == ["docs/reference.md"]
+    all_of_them = [f"docs/{name}" for name in ("reference.md", "openapi.json", "asyncapi.json", "parley.d.ts")]
+    assert documents.write(check=True) == all_of_them
     assert list(tmp_path.iterdir()) == []
-    assert documents.write(check=False) == ["docs/reference.md"]
+    assert documents.write(check=False) == all_of_them
     assert documents.write(check=True) == []
     (tmp_path / "reference.md").write_text("by hand")
     assert documents.write(check=True) == ["docs/reference.md"]
+    text = (tmp_path / "openapi.json").read_text()
+    (tmp_path / "openapi.json").write_text(text.replace("conversation_id", "chat_id"))
+    assert documents.write(check=True) == ["docs/reference.md", "docs/openapi.json"]
 
 
-def test_the_reference_names_every_command_push_and_setting() -> None:
-    text = documents.reference()
+def test_the_reference_names_every_command_push_and_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(documents, "DOCS", tmp_path)
+    documents.write(check=False)
+    text = (tmp_path / "reference.md").read_text()
     for name in (*commands, *pushes, *(setting.name for setting in settings())):
         assert f"`{name}`" in text

@@ -1,0 +1,43 @@
+-- Reports: what somebody wants looked at.
+-- Locks: lock_report takes the report's row `for update`, so that of two resolutions one is the second.
+
+-- name: create_report(report_id, reporter_id, subject_kind, subject_id, reason, text)$
+-- No row where the reporter can't see the subject.
+insert into reports (report_id, reporter_id, subject_kind, subject_id, reason, text)
+select :report_id::uuid, :reporter_id::uuid, :subject_kind::text, :subject_id::uuid, :reason::text, :text::text
+ where case :subject_kind::text
+           when 'user' then exists (
+               select from users where user_id = :subject_id::uuid and status <> 'deleted')
+           when 'conversation' then exists (
+               select from conversation_participants
+                where conversation_id = :subject_id::uuid and user_id = :reporter_id::uuid and left_at is null)
+           when 'message' then exists (
+               select from messages m
+                 join conversation_participants p using (conversation_id)
+                where m.message_id = :subject_id::uuid and p.user_id = :reporter_id::uuid and p.left_at is null
+                  and m.seq > p.joined_seq)
+       end
+returning report_id;
+
+-- name: get_report(report_id)^
+-- record_class: ReportRow
+select report_id, reporter_id, subject_kind, subject_id, reason, text, status, resolution, at, resolved_at
+  from reports where report_id = :report_id;
+
+-- name: lock_report(report_id)^
+-- record_class: ReportRow
+select report_id, reporter_id, subject_kind, subject_id, reason, text, status, resolution, at, resolved_at
+  from reports where report_id = :report_id for update;
+
+-- name: list_reports(status, before, most)
+-- record_class: ReportRow
+-- The newest first: ids are made in the order of time.
+select report_id, reporter_id, subject_kind, subject_id, reason, text, status, resolution, at, resolved_at
+  from reports
+ where (:status::text is null or status = :status::text) and (:before::uuid is null or report_id < :before::uuid)
+ order by report_id desc limit :most;
+
+-- name: resolve_report(report_id, status, resolution)^
+-- record_class: ReportRow
+update reports set status = :status, resolution = :resolution, resolved_at = now() where report_id = :report_id
+returning report_id, reporter_id, subject_kind, subject_id, reason, text, status, resolution, at, resolved_at;

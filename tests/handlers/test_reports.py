@@ -1,0 +1,176 @@
+"""Reports: filed on what one sees, listed and closed by administrators."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.people import Instance, Person, Refusal
+
+REPORT = {"report_id", "subject", "reason", "text", "status", "resolution", "at", "resolved_at"}
+
+
+@pytest.fixture
+def migrated_database(shared_database: str) -> str:
+    """Nothing here needs a database of its own."""
+    return shared_database
+
+
+@pytest.fixture
+async def root(parley: Instance) -> Person:
+    """An administrator."""
+    person = await parley.person("root")
+    async with parley.parley.database.connection() as db:
+        await db.execute("update users set roles = '{admin}' where user_id = $1", person.user_id)
+    return person
+
+
+async def report(by: Person, kind: str, id_: str, **fields: Any) -> dict[str, Any]:
+    payload = {"subject": {"kind": kind, "id": id_}, "reason": "spam", "client_id": uuid4().hex, **fields}
+    filed: dict[str, Any] = await by.post("report:file", **payload)
+    return filed
+
+
+async def refused(person: Person, command: str, **payload: Any) -> dict[str, Any]:
+    with pytest.raises(Refusal) as refusal:
+        await person.post(command, **payload)
+    error: dict[str, Any] = refusal.value.error
+    return error
+
+
+async def say(person: Person, chat: str, text: str) -> str:
+    sent = await person.post("message:send", conversation_id=chat, client_id=uuid4().hex, text=text)
+    return str(sent["message_id"])
+
+
+# filed
+
+
+async def test_a_person_a_conversation_and_a_message_are_reported(
+    amina: Person, bilal: Person, their_chat: str
+) -> None:
+    subjects = {"user": bilal.user_id, "conversation": their_chat, "message": await say(bilal, their_chat, "buy!")}
+    for kind, id_ in subjects.items():
+        filed = await report(amina, kind, id_, text="look at that")
+        assert filed.keys() == REPORT
+        assert filed["subject"] == {"kind": kind, "id": id_}
+        assert (filed["reason"], filed["text"]) == ("spam", "look at that")
+        assert (filed["status"], filed["resolution"], filed["resolved_at"]) == ("open", None, None)
+    assert (await report(amina, "user", bilal.user_id))["text"] is None
+
+
+@pytest.mark.both_postgres
+async def test_what_one_does_not_see_one_does_not_report(
+    parley: Instance, amina: Person, bilal: Person, their_chat: str
+) -> None:
+    carim, gone = await parley.person("carim"), await parley.person("gone")
+    group = await parley.chat(amina, bilal, kind="group")
+    before = await say(amina, group, "before")
+    await amina.post("participant:add", conversation_id=group, user_id=carim.user_id)
+    after = await say(amina, group, "after")
+    assert (await report(carim, "message", after))["status"] == "open"
+    async with parley.parley.database.connection() as db:
+        await db.execute("update users set status = 'deleted' where user_id = $1", gone.user_id)
+    unseen = [("message", before), ("conversation", their_chat), ("message", await say(bilal, their_chat, "secret"))]
+    unseen += [("user", gone.user_id), ("user", group), ("message", bilal.user_id)]
+    unseen += [(kind, str(uuid4())) for kind in ("user", "conversation", "message")]
+    await amina.post("participant:remove", conversation_id=group, user_id=carim.user_id)
+    unseen += [("conversation", group), ("message", after)]
+    errors = [
+        await refused(carim, "report:file", subject={"kind": kind, "id": id_}, reason="spam", client_id=uuid4().hex)
+        for kind, id_ in unseen
+    ]
+    assert errors == [errors[0]] * len(unseen)
+    assert errors[0]["code"] == "not_found"
+
+
+async def test_a_report_is_filed_once_for_its_client_id(
+    root: Person, amina: Person, bilal: Person, their_chat: str
+) -> None:
+    filed = await report(amina, "user", bilal.user_id, client_id="one")
+    assert await report(amina, "user", bilal.user_id, client_id="one") == filed
+    error = await refused(
+        amina, "report:file", subject={"kind": "conversation", "id": their_chat}, reason="spam", client_id="one"
+    )
+    assert (error["code"], error["reason"], error["current"]) == ("conflict", "key_reuse", filed)
+    closed = await root.post("report:resolve", report_id=filed["report_id"], resolution="done")
+    again = await report(amina, "user", bilal.user_id, client_id="one")
+    assert again == {name: closed[name] for name in REPORT}
+    assert (await report(bilal, "user", amina.user_id, client_id="one"))["report_id"] != filed["report_id"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"reason": ""}, "invalid"),
+        ({"reason": "x" * 101}, "too_large"),
+        ({"text": "x" * 2_001}, "too_large"),
+        ({"subject": {"kind": "listing", "id": str(uuid4())}}, "invalid"),
+        ({"subject": {"kind": "user", "id": str(uuid4()), "color": "red"}}, "invalid"),
+        ({"subject": "user"}, "invalid"),
+        ({"client_id": ""}, "invalid"),
+    ],
+)
+async def test_a_report_is_bounded(amina: Person, bilal: Person, fields: dict[str, Any], code: str) -> None:
+    payload = {"subject": {"kind": "user", "id": bilal.user_id}, "reason": "spam", "client_id": "x", **fields}
+    assert (await refused(amina, "report:file", **payload))["code"] == code
+
+
+# closed
+
+
+async def test_administrators_alone_see_and_close_reports(root: Person, amina: Person, bilal: Person) -> None:
+    filed = await report(amina, "user", bilal.user_id)
+    for person in (amina, bilal):
+        assert (await refused(person, "report:list"))["code"] == "forbidden"
+        for report_id in (filed["report_id"], str(uuid4())):
+            error = await refused(person, "report:resolve", report_id=report_id, resolution="no")
+            assert error["code"] == "forbidden"
+    assert (await refused(root, "report:resolve", report_id=str(uuid4()), resolution="no"))["code"] == "not_found"
+
+
+@pytest.mark.parametrize(("dismiss", "status"), [(False, "resolved"), (True, "dismissed")])
+async def test_a_report_is_closed_once(root: Person, amina: Person, bilal: Person, dismiss: bool, status: str) -> None:
+    filed = await report(amina, "user", bilal.user_id, text="look")
+    asked = {"report_id": filed["report_id"], "resolution": "spoken to", "dismiss": dismiss}
+    closed = await root.post("report:resolve", **asked)
+    assert closed.keys() == REPORT | {"reporter_id"}
+    assert closed == filed | {
+        "reporter_id": amina.user_id,
+        "status": status,
+        "resolution": "spoken to",
+        "resolved_at": closed["resolved_at"],
+    }
+    assert closed["resolved_at"] >= closed["at"]
+    assert await root.post("report:resolve", **asked) == closed
+    for other in ({"resolution": "shot"}, {"dismiss": not dismiss}):
+        error = await refused(root, "report:resolve", **{**asked, **other})
+        assert (error["code"], error["reason"], error["current"]) == ("conflict", "version", closed)
+
+
+async def test_reports_are_listed_the_newest_first_page_by_page(root: Person, amina: Person, bilal: Person) -> None:
+    filed = [(await report(amina, "user", bilal.user_id))["report_id"] for _ in range(5)]
+    await root.post("report:resolve", report_id=filed[1], resolution="done")
+    await root.post("report:resolve", report_id=filed[2], resolution="nothing", dismiss=True)
+
+    async def listed(**asked: Any) -> list[str]:
+        """The reports of this test, by pages of two."""
+        ids: list[str] = []
+        before = None
+        while True:
+            page = await root.post("report:list", limit=2, **asked, **({"before": before} if before else {}))
+            assert all(one.keys() == REPORT | {"reporter_id"} for one in page["reports"])
+            ids += [one["report_id"] for one in page["reports"]]
+            before = page["next"]
+            if before is None or ids[-1] < filed[0]:
+                return [id_ for id_ in ids if id_ in filed]
+            assert len(page["reports"]) == 2
+
+    assert await listed() == filed[::-1]
+    assert await listed(status="open") == [filed[4], filed[3], filed[0]]
+    assert await listed(status="resolved") == [filed[1]]
+    assert await listed(status="dismissed") == [filed[2]]
+    assert (await refused(root, "report:list", limit=101))["code"] == "too_large"
+    assert (await refused(root, "report:list", before="nowhere"))["code"] == "invalid"
