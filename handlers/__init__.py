@@ -1,5 +1,43 @@
 """The domain: one module a noun, thin. Importing this package declares every command and push."""
 
-from handlers import accounts, conversations, messages, participants, rooms
+from handlers import (
+    accounts,
+    attachments,
+    blocks,
+    conversations,
+    edits,
+    erasure,
+    messages,
+    participants,
+    presence,
+    reactions,
+    receipts,
+    reports,
+    resets,
+    rooms,
+    search,
+    sessions,
+    typing,
+    users,
+)
 
-__all__ = ["accounts", "conversations", "messages", "participants", "rooms"]
+__all__ = [
+    "accounts",
+    "attachments",
+    "blocks",
+    "conversations",
+    "edits",
+    "erasure",
+    "messages",
+    "participants",
+    "presence",
+    "reactions",
+    "receipts",
+    "reports",
+    "resets",
+    "rooms",
+    "search",
+    "sessions",
+    "typing",
+    "users",
+]

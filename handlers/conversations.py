@@ -8,16 +8,16 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.permissions import participant
+from handlers.permissions import participant, participant_at_the_lock
 from rules.conversations import ConversationKind
-from rules.participants import ParticipantRole
-from server.commands.context import Context
+from rules.participants import ParticipantRole, may_rename
+from server.commands.context import Context, Work
 from server.commands.pages import within
 from server.commands.registry import ClientId, Limit, Payload, command, push, signed_in
-from server.errors import Invalid, NotFound, TooLarge
-from server.rooms.names import user_room
-from storage import conversations, participants, rooms, users
-from storage.conversations import Conversation, OwnConversation, Place
+from server.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
+from server.rooms.names import conversation_room, user_room
+from storage import as_time, blocks, conversations, participants, rooms, users
+from storage.conversations import Conversation, Header, Mine, OwnConversation, Place, SharedConversation
 
 LIST_PAGE = 100
 LISTED_PEOPLE = 20  # of each conversation, but where one is looked at alone
@@ -28,6 +28,16 @@ conversation_created = push(
     "conversation:created",
     OwnConversation,
     "One is in a new conversation; the server has joined one's sockets to it.",
+    rooms=("user",),
+)
+
+conversation_updated = push(
+    "conversation:updated", SharedConversation, "What all of its people see has changed.", rooms=("conversation",)
+)
+conversation_mine = push(
+    "conversation:mine",
+    Mine,
+    "One's own fields of a conversation have changed, on whatever device; receipts included.",
     rooms=("user",),
 )
 
@@ -56,6 +66,13 @@ async def create(ctx: Context, p: CreateConversation) -> Conversation:
     pair = (ctx.user.user_id, others[0]) if p.kind == "private" else None
     if len(await users.list_active(ctx.db, others)) < len(others):
         raise NotFound
+    if pair is not None:
+        known = await conversations.find_private(ctx.db, pair, p.listing_id)
+        if known is not None:
+            ctx.result_id = known
+            return await as_seen(ctx, known)
+    if await blocks.between(ctx.db, ctx.user.user_id, others):
+        raise Conflict("blocked", "One of you has blocked the other.")
     made = await conversations.create_conversation(
         ctx.db,
         ctx.new_id,
@@ -149,3 +166,79 @@ class GetConversation(Payload, frozen=True):
 async def get(ctx: Context, p: GetConversation) -> Conversation:
     """Look at a conversation with all of its people."""
     return await as_seen(ctx, p.conversation_id, people=ctx.services.bounds.group_people)
+
+
+class UpdateConversation(Payload, frozen=True):
+    conversation_id: UUID
+    version: int | None = None
+    title: Title | msgspec.UnsetType | None = msgspec.UNSET
+    archived: bool | msgspec.UnsetType = msgspec.UNSET
+    muted_until: Annotated[datetime, msgspec.Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
+    pinned: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+@command("conversation:update", allow=participant_at_the_lock, limit=Limit.WRITES)
+async def update(ctx: Context, p: UpdateConversation) -> Conversation:
+    """Change a group's title, for all; or what is one's own: archived, muted until, pinned. A title needs `version`."""
+    header = await conversations.lock_conversation(ctx.db, p.conversation_id)
+    await ctx.lock(conversation_room(p.conversation_id), user_room(ctx.user.user_id))
+    part = await participants.find_participant(ctx.db, p.conversation_id, ctx.user.user_id)
+    if header is None or part is None:
+        raise NotFound
+    if p.title is not msgspec.UNSET:
+        await _rename(ctx, p, header, part.role, p.title)
+    await _change_own(ctx, p)
+    return await as_seen(ctx, p.conversation_id)
+
+
+async def _rename(
+    ctx: Context, p: UpdateConversation, header: Header, role: ParticipantRole, title: str | None
+) -> None:
+    if header.kind != ConversationKind.GROUP:
+        raise Forbidden("Only a group has a title.")
+    if not may_rename(role):
+        raise Forbidden(f"As {role} you may not change the title.")
+    if p.version is None:
+        raise Invalid({"version": "required with title: the version that you saw"})
+    if (header.version, header.title, header.changed_by) == (p.version + 1, title, ctx.user.user_id):
+        return  # asked again
+    if header.version != p.version:
+        raise Conflict("version", "It has changed: look again.", await as_seen(ctx, p.conversation_id))
+    await conversations.rename(ctx.db, p.conversation_id, title, ctx.user.user_id)
+    await tell_updated(ctx, p.conversation_id, ctx.user.user_id)
+
+
+async def tell_updated(ctx: Work, conversation_id: UUID, viewer_id: UUID) -> None:
+    """Push what all see of a conversation, whose room is locked; `viewer_id` is anybody who takes part."""
+    [found] = await conversations.list_conversations(ctx.db, viewer_id, [conversation_id], people=LISTED_PEOPLE)
+    room = conversation_room(conversation_id)
+    shared = msgspec.structs.replace(found.shared(), head_seq=ctx.next_seq(room))
+    ctx.push(conversation_updated, shared, to=room)
+
+
+async def _change_own(ctx: Context, p: UpdateConversation) -> None:
+    mine = await conversations.get_mine(ctx.db, ctx.user.user_id, p.conversation_id)
+    if mine is None:
+        raise NotFound
+    muted = p.muted_until
+    wanted = msgspec.structs.replace(
+        mine,
+        archived=mine.archived if p.archived is msgspec.UNSET else p.archived,
+        muted_until=mine.muted_until if muted is msgspec.UNSET else muted and as_time(muted),
+        pinned=mine.pinned if p.pinned is msgspec.UNSET else p.pinned,
+    )
+    if wanted == mine:
+        return
+    await conversations.set_mine(
+        ctx.db,
+        ctx.user.user_id,
+        p.conversation_id,
+        archived=wanted.archived,
+        muted_until=wanted.muted_until,
+        pinned=wanted.pinned,
+    )
+    if mine.archived and not wanted.archived:
+        # Their sockets may not stand in it: they are joined from here on.
+        head = ctx.next_seq(conversation_room(p.conversation_id)) - 1
+        wanted = msgspec.structs.replace(wanted, head_seq=head)
+    ctx.push(conversation_mine, wanted, to=user_room(ctx.user.user_id))

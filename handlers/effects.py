@@ -4,12 +4,19 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.accounts import SessionRevoked, session_revoked
-from handlers.conversations import conversation_created
+from handlers.conversations import conversation_created, conversation_mine
+from handlers.edits import message_deleted
+from handlers.messages import message_created
 from handlers.participants import ParticipantRemoved, participant_added, participant_removed
-from server.commands.context import Services
-from server.rooms.log import Event
-from server.rooms.names import conversation_room
+from handlers.presence import presence_changed
+from handlers.sessions import SessionRevoked, session_revoked
+from handlers.typing import TypingChanged, typing_changed
+from server.commands.context import Services, encode
+from server.rooms.log import Event, ephemeral
+from server.rooms.names import Room, conversation_room, user_room
+from server.rooms.sockets import Socket
+from server.rooms.typing import Typist
+from storage.presence import Presence
 
 
 class _Opened(msgspec.Struct):
@@ -23,6 +30,17 @@ class _Added(msgspec.Struct):
     conversation: _Opened
 
 
+class _Back(msgspec.Struct):
+    conversation_id: UUID
+    head_seq: int | None = None
+
+
+class _Said(msgspec.Struct):
+    sender_id: UUID
+
+
+_decode_back = msgspec.json.Decoder(_Back).decode
+_decode_said = msgspec.json.Decoder(_Said).decode
 _decode_opened = msgspec.json.Decoder(_Opened).decode
 _decode_added = msgspec.json.Decoder(_Added).decode
 _decode_removed = msgspec.json.Decoder(ParticipantRemoved).decode
@@ -30,7 +48,15 @@ _decode_revoked = msgspec.json.Decoder(SessionRevoked).decode
 
 
 def register_effects(services: Services) -> None:
-    """Let people's sockets follow what happens to them: into rooms, out of them, and away."""
+    """Let people's sockets follow what happens to them, and memory what happens to text."""
+    _follow_rooms(services)
+    _follow_sessions(services)
+    _follow_text(services)
+    _follow_people(services)
+
+
+def _follow_rooms(services: Services) -> None:
+    """Into rooms, and out of them."""
 
     def join(event: Event, opened: _Opened) -> None:
         for socket in services.delivery.sockets_of(event.room.id):
@@ -43,9 +69,27 @@ def register_effects(services: Services) -> None:
         if event.room.kind == "user":
             join(event, _decode_added(event.payload).conversation)
 
+    def mine(event: Event) -> None:
+        back = _decode_back(event.payload)
+        if back.head_seq is not None:
+            join(event, _Opened(back.conversation_id, back.head_seq))
+
     def removed(event: Event) -> UUID | None:
         # Of the two copies the one in the conversation counts: nothing behind it is delivered before it.
-        return _decode_removed(event.payload).user_id if event.room.kind == "conversation" else None
+        if event.room.kind != "conversation":
+            return None
+        user_id = _decode_removed(event.payload).user_id
+        services.presences.review(user_id)
+        return user_id
+
+    services.delivery.on(conversation_created.name, created)
+    services.delivery.on(participant_added.name, added)
+    services.delivery.on(conversation_mine.name, mine)
+    services.delivery.on_end(participant_removed.name, removed)
+
+
+def _follow_sessions(services: Services) -> None:
+    """Away, with the session."""
 
     def revoked(event: Event) -> None:
         session_id = _decode_revoked(event.payload).session_id
@@ -53,7 +97,30 @@ def register_effects(services: Services) -> None:
             if socket.session_id == session_id:
                 socket.connection.close()
 
-    services.delivery.on(conversation_created.name, created)
-    services.delivery.on(participant_added.name, added)
-    services.delivery.on_end(participant_removed.name, removed)
     services.delivery.on(session_revoked.name, revoked)
+
+
+def _follow_text(services: Services) -> None:
+    """Out of the list of who types, and out of memory where it is deleted."""
+
+    def said(event: Event) -> None:
+        if not services.typing.is_quiet:
+            services.typing.said(event.room, _decode_said(event.payload).sender_id)
+
+    def typing(room: Room, typists: list[Typist]) -> None:
+        changed = encode(TypingChanged(room.id, typists)).decode()
+        services.delivery.show(ephemeral(room, typing_changed.name, changed))
+
+    services.typing.on_changed = typing
+    services.delivery.on(message_created.name, said)
+    services.delivery.on(message_deleted.name, lambda event: services.delivery.forget_tail(event.room))
+
+
+def _follow_people(services: Services) -> None:
+    """Who comes and goes."""
+
+    def changed(socket: Socket, presence: Presence) -> None:
+        event = ephemeral(user_room(socket.user_id), presence_changed.name, encode(presence).decode())
+        socket.connection.send(event.packet, droppable=True)
+
+    services.presences.on_changed = changed

@@ -6,18 +6,18 @@ from uuid import UUID
 
 import msgspec
 
+from handlers.conversations import conversation_mine
 from handlers.permissions import participant, participant_at_the_lock
 from server.commands.context import Batch, Call, Context
 from server.commands.pages import Seq, within
 from server.commands.registry import BUSY, ClientId, Limit, Outcome, Payload, command, push
-from server.errors import Conflict, Invalid, NotFound
+from server.errors import Conflict, Invalid, NotFound, ParleyError, TooLarge
 from server.rooms.log import Event
-from server.rooms.names import Room, conversation_room
-from storage import Time, messages
+from server.rooms.names import Room, conversation_room, user_room
+from storage import Time, attachments, messages
 from storage.messages import Appended, Message, NewMessage
 
 HISTORY_PAGE = 200
-ATTACHMENTS = 20  # of one message
 
 message_created = push(
     "message:created",
@@ -31,7 +31,7 @@ class SendMessage(Payload, frozen=True):
     conversation_id: UUID
     client_id: ClientId
     text: str | None = None
-    attachment_ids: Annotated[tuple[UUID, ...], msgspec.Meta(max_length=ATTACHMENTS)] = ()
+    attachment_ids: tuple[UUID, ...] = ()
     reply_to_id: UUID | None = None
 
 
@@ -55,27 +55,43 @@ async def send(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[Outcome
     again: set[tuple[UUID, UUID]] = set()
     for n, call in enumerate(calls):
         p, sender = call.payload, call.user.user_id
-        if p.attachment_ids:
-            outcomes[n] = NotFound()  # nothing has been attached anywhere yet
-        elif not p.text:
-            outcomes[n] = Invalid({"text": "a message needs text"})
+        refusal = _refusal(p, batch.services.bounds.attachments)
+        if refusal is not None:
+            outcomes[n] = refusal
         elif (sender, p.client_id) in asked or (sender, p.conversation_id) in again:
             # Of one key twice in a batch, the second comes again, and finds the first; what follows it stays behind it.
             again.add((sender, p.conversation_id))
         else:
             asked[sender, p.client_id] = n
     places = list(asked.values())
-    appended = await messages.append_messages(batch.db, [_new(calls[n]) for n in places], wait=batch.wait)
-    for n, row in zip(places, appended, strict=True):
-        outcomes[n] = _outcome(row)
+    new = [await _new(batch, calls[n]) for n in places]
+    for row in await messages.append_messages(batch.db, new, wait=batch.wait):
+        if row.ord is None:
+            batch.events.append(_event(user_room(row.room_id), conversation_mine.name, row))
+            continue
+        place = places[row.ord - 1]
+        outcomes[place] = _outcome(row)
         if row.outcome == "sent":
-            batch.events.append(_event(calls[n].payload, row))
+            batch.events.append(_event(_room(calls[place].payload), message_created.name, row))
     return outcomes
 
 
-def _new(call: Call[SendMessage]) -> NewMessage:
-    p = call.payload
-    return NewMessage(p.conversation_id, call.user.user_id, p.client_id, call.digest, p.text or "", p.reply_to_id)
+def _refusal(p: SendMessage, most: int) -> ParleyError | None:
+    if not p.text and not p.attachment_ids:
+        return Invalid({"text": "a message needs text or attachments"})
+    if len(p.attachment_ids) > most:
+        return TooLarge(f"attachment_ids: a message has at most {most} attachments.", most)
+    if len(set(p.attachment_ids)) < len(p.attachment_ids):
+        return Invalid({"attachment_ids": "one of them twice"})
+    return None
+
+
+async def _new(batch: Batch, call: Call[SendMessage]) -> NewMessage:
+    p, sender = call.payload, call.user.user_id
+    files = await attachments.list_sendable(batch.db, sender, p.attachment_ids) if p.attachment_ids else []
+    return NewMessage(
+        p.conversation_id, sender, p.client_id, call.digest, p.text or None, p.reply_to_id, p.attachment_ids, files
+    )
 
 
 def _outcome(row: Appended) -> Outcome[Sent]:
@@ -89,15 +105,17 @@ def _outcome(row: Appended) -> Outcome[Sent]:
             return Conflict("key_reuse", "This client_id sent another message: use a new one.", place)
         case "busy":
             return BUSY
-        case "not_found" | "no_reply":
+        case "blocked":
+            return Conflict("blocked", "One of you has blocked the other.")
+        case "not_found" | "no_reply" | "no_attachment":
             return NotFound()
     raise LookupError(f"append_messages says {row.outcome}")
 
 
-def _event(p: SendMessage, row: Appended) -> Event:
+def _event(room: Room, name: str, row: Appended) -> Event:
     if row.seq is None or row.at is None or row.payload is None:
-        raise LookupError("a message was sent without its place in the log")
-    return Event(_room(p), row.seq, row.at, message_created.name, row.payload)
+        raise LookupError(f"{name} was appended without its place in the log")
+    return Event(room, row.seq, row.at, name, row.payload)
 
 
 class ReadHistory(Payload, frozen=True):

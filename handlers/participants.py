@@ -4,15 +4,15 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.conversations import LISTED_PEOPLE, as_seen
+from handlers.conversations import LISTED_PEOPLE, as_seen, tell_updated
 from handlers.permissions import participant_at_the_lock
 from rules.conversations import ConversationKind
-from rules.participants import ParticipantRole, may_add, may_remove
-from server.commands.context import Context
+from rules.participants import ParticipantRole, may_add, may_promote, may_remove
+from server.commands.context import Context, Work
 from server.commands.registry import Limit, Payload, command, push
-from server.errors import Forbidden, NotFound, TooLarge
+from server.errors import Conflict, Forbidden, NotFound, TooLarge
 from server.rooms.names import conversation_room, user_room
-from storage import conversations, participants, users
+from storage import blocks, conversations, participants, users
 from storage.conversations import Conversation, OwnConversation
 from storage.participants import Participant
 
@@ -47,6 +47,14 @@ participant_removed = push(
 )
 
 
+participant_changed = push(
+    "participant:changed",
+    ParticipantAdded,
+    "Somebody who takes part has another role.",
+    rooms=("conversation",),
+)
+
+
 class AddParticipant(Payload, frozen=True):
     conversation_id: UUID
     user_id: UUID
@@ -63,13 +71,14 @@ async def add(ctx: Context, p: AddParticipant) -> Conversation:
         return await as_seen(ctx, p.conversation_id)
     if not await users.list_active(ctx.db, [p.user_id]):
         raise NotFound
+    if await blocks.between(ctx.db, ctx.user.user_id, [p.user_id]):
+        raise Conflict("blocked", "One of you has blocked the other.")
     most = ctx.services.bounds.group_people
     if await participants.count_participants(ctx.db, p.conversation_id) >= most:
         raise TooLarge(f"A group has at most {most} people.", most)
     room = conversation_room(p.conversation_id)
     seq = ctx.next_seq(room)
     await participants.add_participant(ctx.db, p.conversation_id, p.user_id, p.role, seq)
-    await conversations.bump_version(ctx.db, p.conversation_id)
     newcomer = await participants.find_participant(ctx.db, p.conversation_id, p.user_id)
     found = await conversations.list_conversations(ctx.db, p.user_id, [p.conversation_id], people=LISTED_PEOPLE)
     if newcomer is None or not found:
@@ -97,14 +106,80 @@ async def remove(ctx: Context, p: RemoveParticipant) -> Conversation:
         raise NotFound
     if not may_remove(actor.role, target.role):
         raise Forbidden(f"As {actor.role} you may not remove somebody who is {target.role}.")
-    await participants.remove_participant(ctx.db, p.conversation_id, p.user_id)
-    await conversations.bump_version(ctx.db, p.conversation_id)
-    room = conversation_room(p.conversation_id)
-    seq = ctx.next_seq(room)
-    removed = ParticipantRemoved(p.conversation_id, p.user_id, ctx.user.user_id)
-    ctx.push(participant_removed, removed, to=room)
-    ctx.push(participant_removed, removed, to=user_room(p.user_id))
+    seq = ctx.next_seq(conversation_room(p.conversation_id))
+    await _show_out(ctx, p.conversation_id, p.user_id, by=ctx.user.user_id)
     return msgspec.structs.replace(await as_seen(ctx, p.conversation_id), head_seq=seq)
+
+
+class PromoteParticipant(Payload, frozen=True):
+    conversation_id: UUID
+    user_id: UUID
+    role: ParticipantRole = ParticipantRole.ADMIN
+
+
+@command("participant:promote", allow=participant_at_the_lock, limit=Limit.WRITES)
+async def promote(ctx: Context, p: PromoteParticipant) -> Conversation:
+    """Give somebody in a group another role; its owner may. Who gives it away is one of its admins from then on."""
+    actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
+    if target is None:
+        raise NotFound
+    if target.role == p.role and actor.role != ParticipantRole.MEMBER:
+        return await as_seen(ctx, p.conversation_id)  # asked again
+    if not may_promote(actor.role, target.role):
+        raise Forbidden(f"As {actor.role} you may not make somebody who is {target.role} {p.role}.")
+    if p.role == ParticipantRole.OWNER:
+        await _give_role(ctx, p.conversation_id, ctx.user.user_id, ParticipantRole.ADMIN)
+    await _give_role(ctx, p.conversation_id, p.user_id, p.role)
+    await tell_updated(ctx, p.conversation_id, p.user_id)
+    return await as_seen(ctx, p.conversation_id)
+
+
+class LeaveConversation(Payload, frozen=True):
+    conversation_id: UUID
+
+
+class LeftConversation(msgspec.Struct, frozen=True):
+    """Nothing to say."""
+
+
+@command("conversation:leave", allow=participant_at_the_lock, limit=Limit.WRITES)
+async def leave(ctx: Context, p: LeaveConversation) -> LeftConversation:
+    """Leave a group. An owner hands over to the longest-standing admin, or else member."""
+    header = await conversations.lock_conversation(ctx.db, p.conversation_id)
+    await ctx.lock(conversation_room(p.conversation_id), user_room(ctx.user.user_id))
+    part = await participants.find_participant(ctx.db, p.conversation_id, ctx.user.user_id)
+    if header is None or part is None:
+        if await participants.has_left(ctx.db, p.conversation_id, ctx.user.user_id):
+            return LeftConversation()  # asked again
+        raise NotFound
+    if header.kind != ConversationKind.GROUP:
+        raise Forbidden("Only a group can be left: archive the conversation, or block the person.")
+    await go(ctx, p.conversation_id, part)
+    return LeftConversation()
+
+
+async def go(ctx: Work, conversation_id: UUID, part: Participant) -> None:
+    """Let somebody leave a group, and an heir be its owner; the group, its room and theirs are locked."""
+    await _show_out(ctx, conversation_id, part.user_id, by=part.user_id)
+    if part.role == ParticipantRole.OWNER:
+        heir = await participants.find_heir(ctx.db, conversation_id)
+        if heir is not None:
+            await _give_role(ctx, conversation_id, heir, ParticipantRole.OWNER)
+            await tell_updated(ctx, conversation_id, heir)
+
+
+async def _show_out(ctx: Work, conversation_id: UUID, user_id: UUID, *, by: UUID) -> None:
+    await participants.remove_participant(ctx.db, conversation_id, user_id)
+    removed = ParticipantRemoved(conversation_id, user_id, by)
+    ctx.push(participant_removed, removed, to=conversation_room(conversation_id))
+    ctx.push(participant_removed, removed, to=user_room(user_id))
+
+
+async def _give_role(ctx: Work, conversation_id: UUID, user_id: UUID, role: ParticipantRole) -> None:
+    await participants.set_role(ctx.db, conversation_id, user_id, role)
+    changed = await participants.find_participant(ctx.db, conversation_id, user_id)
+    if changed is not None:
+        ctx.push(participant_changed, ParticipantAdded(conversation_id, changed), to=conversation_room(conversation_id))
 
 
 async def _lock_and_judge(ctx: Context, conversation_id: UUID, user_id: UUID) -> tuple[Participant, Participant | None]:
@@ -112,11 +187,11 @@ async def _lock_and_judge(ctx: Context, conversation_id: UUID, user_id: UUID) ->
 
     Raises `NotFound` where the caller takes no part, `Forbidden` where the conversation is not a group.
     """
-    kind = await conversations.lock_conversation(ctx.db, conversation_id)
+    header = await conversations.lock_conversation(ctx.db, conversation_id)
     await ctx.lock(conversation_room(conversation_id), user_room(user_id))
     actor = await participants.find_participant(ctx.db, conversation_id, ctx.user.user_id)
-    if actor is None:
+    if header is None or actor is None:
         raise NotFound
-    if kind is not ConversationKind.GROUP:
+    if header.kind != ConversationKind.GROUP:
         raise Forbidden("Only a group lets people in and shows them out.")
     return actor, await participants.find_participant(ctx.db, conversation_id, user_id)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from rules.users import Role
 from server.commands.context import Context
 from server.commands.registry import Permission, permission
-from server.errors import NotFound
+from server.errors import Forbidden, NotFound
 from server.rooms.joining import Standing
-from storage import Connection, participants, rooms
+from storage import Connection, messages, participants, rooms, users
 from storage.participants import Participant
 
 
@@ -26,8 +27,28 @@ async def participant(ctx: Context, p: Any) -> None:
     await part_of(ctx, p.conversation_id)
 
 
+@permission
+async def reader_of_the_message(ctx: Context, p: Any) -> None:
+    """Those who take part in the message's conversation, and were there when it was sent."""
+    if await messages.get_message(ctx.db, ctx.user.user_id, p.message_id) is None:
+        raise NotFound
+
+
+@permission
+async def admin(ctx: Context, p: Any) -> None:
+    """Administrators, as the database knows them now."""
+    if not await users.has_role(ctx.db, ctx.user.user_id, Role.ADMIN):
+        raise Forbidden("Administrators alone may do this.")
+
+
 participant_at_the_lock = Permission("participant_at_the_lock")
 """Those who take part in the conversation, judged by the statement or the handler itself behind the room's lock."""
+
+owner_at_the_lock = Permission("owner_at_the_lock")
+"""Those whose own the attachment is, judged by the handler behind its row's lock."""
+
+viewer_of_the_attachment = Permission("viewer_of_the_attachment")
+"""An attachment's owner, and those who may read the message that holds it; judged by the statement itself."""
 
 member_of_the_room = Permission("member_of_the_room")
 """Those whom the room's own predicate lets in; the handler asks it once the socket is registered."""

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from rules.participants import ParticipantRole
+
 
 class MessageType(StrEnum):
     TEXT = "text"
@@ -9,3 +11,8 @@ class MessageType(StrEnum):
     OFFER = "offer"
     SYSTEM = "system"
     AI = "ai"
+
+
+def may_delete(actor: ParticipantRole) -> bool:
+    """Whether somebody with this role in a group may delete what others have said there."""
+    return actor != ParticipantRole.MEMBER

@@ -25,3 +25,13 @@ def may_add(actor: ParticipantRole, role: ParticipantRole) -> bool:
 def may_remove(actor: ParticipantRole, target: ParticipantRole) -> bool:
     """Whether somebody with the role `actor` may remove a person who is `target`."""
     return target in _MAY_REMOVE[actor]
+
+
+def may_rename(actor: ParticipantRole) -> bool:
+    """Whether somebody with the role `actor` may change what all see of a group."""
+    return actor != ParticipantRole.MEMBER
+
+
+def may_promote(actor: ParticipantRole, target: ParticipantRole) -> bool:
+    """Whether somebody with the role `actor` may give a person who is `target` another role; the owner alone may."""
+    return actor == ParticipantRole.OWNER and target != ParticipantRole.OWNER

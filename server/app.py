@@ -1,6 +1,7 @@
 """One instance, wired: what there is, and in which order it starts and stops."""
 
 import asyncio
+import hmac
 import random
 from collections.abc import Iterator
 from functools import partial
@@ -14,10 +15,14 @@ from prometheus_client.registry import Collector
 import handlers  # noqa: F401  (declares the commands)
 from handlers.connections import Admitting, register_rooms
 from handlers.effects import register_effects
+from server.adapters.attachments import FolderStore
+from server.adapters.notifier import LogNotifier, MailNotifier, NoNotifier, Notifier
+from server.attachments import AttachmentRoutes
 from server.commands.context import Services
 from server.commands.dispatch import Dispatcher
 from server.commands.gateway import Gateway
 from server.commands.limits import Limits
+from server.commands.links import Links
 from server.commands.meter import Meter
 from server.commands.passwords import Passwords
 from server.commands.payload import Bounds
@@ -28,6 +33,9 @@ from server.jobs import Jobs
 from server.rooms.bus import Bus, LocalBus, RedisBus
 from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
+from server.rooms.merging import Merging
+from server.rooms.presence import Presences
+from server.rooms.typing import Typing
 from server.wire import Server
 from storage import Database
 from storage import rooms as room_table
@@ -60,6 +68,9 @@ class Parley:
             deployment = await room_table.find_deployment(db)
         self.delivery = Delivery(self.database, self.bus)
         self.joining = Joining(self.database, self.delivery)
+        self.presences = Presences(
+            self.database, self.delivery, self.bus, debounce_s=config.presence_debounce_ms / 1000
+        )
         self.services = Services(
             database=self.database,
             delivery=self.delivery,
@@ -67,7 +78,19 @@ class Parley:
             limits=Limits(config.rates),
             tokens=Tokens(self._secrets, access_ttl_s=config.access_ttl_s, refresh_ttl_s=config.refresh_ttl_s),
             passwords=Passwords(),
-            bounds=Bounds(config.text_chars, config.nesting, config.group_people),
+            typing=Typing(self.delivery),
+            merging=Merging(self.delivery.announce),
+            presences=self.presences,
+            links=Links(self._secrets, upload_ttl_s=config.upload_ttl_s, download_ttl_s=config.download_ttl_s),
+            attachments=_store(config, deployment.digest_key),
+            notifier=_notifier(config),
+            bounds=Bounds(
+                config.text_chars,
+                config.nesting,
+                config.group_people,
+                attachments=config.attachments,
+                attachment_bytes=config.attachment_bytes,
+            ),
             digest_key=deployment.digest_key,
         )
         register_rooms(self.joining)
@@ -85,11 +108,12 @@ class Parley:
             origins=config.origins,
         )
         self.delivery.on_new_epoch(self._forget_everything)
-        self.jobs = Jobs(self.database, retention_days=config.retention_days)
+        self.jobs = Jobs(self.services, retention_days=config.retention_days)
         self._http = Http(
             self.dispatcher, self._registry(meter), trusted_proxy=config.trusted_proxy, origins=config.origins
         )
         await self.delivery.start()
+        await self.presences.start()
         self.jobs.start()
         return await self._listen()
 
@@ -97,6 +121,7 @@ class Parley:
         app = web.Application(client_max_size=self._config.frame_bytes)
         self.wire.attach(app)
         self._http.attach(app, lambda: self.bus.state)
+        AttachmentRoutes(self.services, self._http).attach(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
@@ -117,6 +142,7 @@ class Parley:
         for connection in self.wire.connections:
             connection.drop()
         await self.jobs.stop()
+        await self.presences.stop()
         await self.joining.stop()
         await self.delivery.stop()
         await self._runner.cleanup()
@@ -136,6 +162,19 @@ class Parley:
         registry.register(meter)
         registry.register(_State(self))
         return registry
+
+
+def _store(config: Config, digest_key: bytes) -> FolderStore:
+    """The attachments of this database alone: two that are given one folder must not sweep each other's files."""
+    name = hmac.digest(digest_key, b"attachments", "sha256").hex()[:16]
+    return FolderStore((config.attachments_folder or config.data / "attachments") / name)
+
+
+def _notifier(config: Config) -> Notifier:
+    """By mail; else by the log where the database is this server's own; else not at all."""
+    if config.mail is not None:
+        return MailNotifier(config.mail)
+    return LogNotifier() if config.database_url is None else NoNotifier()
 
 
 class _State(Collector):

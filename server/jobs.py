@@ -1,15 +1,21 @@
-"""What runs beside the commands, at intervals: the sweep of old events, and fresh connections."""
+"""What runs beside the commands, at intervals: sweeps of what is old or was never sent or ended, fresh connections."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
 
+from handlers.erasure import finish_all
+from handlers.sessions import end_expired
+from server.adapters.attachments import delete_files
+from server.commands.context import Services
 from server.errors import ParleyError
-from storage import Database, rooms
+from storage import attachments, rooms
 
 SWEEP_EVERY_S = 3600.0
 SWEEP_BATCH = 5_000  # rows of one statement: well within its time, and no lock held for long
+UNSENT_HOURS = 24  # of an attachment that no message holds, and of a file that no attachment has
+UNSENT_BATCH = 500  # each with a file to delete
 EXPIRE_EVERY_S = 3600.0
 FIRST_AFTER_S = 60.0
 
@@ -19,8 +25,10 @@ logger = structlog.get_logger("parley.jobs")
 class Jobs:
     """The jobs of one instance. Each is safe to run on several instances at once."""
 
-    def __init__(self, database: Database, *, retention_days: int) -> None:
-        self._database = database
+    def __init__(self, services: Services, *, retention_days: int) -> None:
+        self._services = services
+        self._database = services.database
+        self._store = services.attachments
         self._retention_days = retention_days
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -28,6 +36,9 @@ class Jobs:
         """Begin."""
         self._tasks = [
             asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep), name="sweep events"),
+            asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep_attachments), name="sweep attachments"),
+            asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep_sessions), name="sweep sessions"),
+            asyncio.create_task(_every(SWEEP_EVERY_S, self.finish_erasures), name="finish erasures"),
             asyncio.create_task(_every(EXPIRE_EVERY_S, self._database.expire_connections), name="expire connections"),
         ]
 
@@ -48,6 +59,39 @@ class Jobs:
                 if swept:
                     logger.info("events_swept", events=swept)
                 return swept
+
+    async def sweep_sessions(self) -> int:
+        """End the sessions that nobody can renew any more; how many have ended."""
+        ended = await end_expired(self._services)
+        if ended:
+            logger.info("sessions_swept", sessions=ended)
+        return ended
+
+    async def finish_erasures(self) -> int:
+        """Erase what is left of people whose erasure an instance did not finish; how many they were."""
+        left = await finish_all(self._services)
+        if left:
+            logger.info("erasures_finished", people=left)
+        return left
+
+    async def sweep_attachments(self) -> int:
+        """Delete the attachments that were never sent, then the files that no attachment has; how many files went.
+
+        Rows first, each batch committed: a file that could not be deleted is nobody's, and comes again with those.
+        """
+        swept, batch = 0, UNSENT_BATCH
+        while batch == UNSENT_BATCH:
+            async with self._database.connection() as db:
+                gone = await attachments.sweep_unsent(db, UNSENT_HOURS, UNSENT_BATCH)
+            batch = len(gone)
+            swept += await delete_files(self._store, [file_id for file_id in gone if file_id is not None])
+        async for old in self._store.list_old(UNSENT_HOURS * 3600):
+            async with self._database.connection() as db:
+                known = await attachments.list_known_files(db, old)
+            swept += await delete_files(self._store, [file_id for file_id in old if file_id not in known])
+        if swept:
+            logger.info("attachments_swept", files=swept)
+        return swept
 
 
 async def _every(seconds: float, job: Callable[[], Awaitable[object]]) -> None:

@@ -14,24 +14,58 @@ select conversation_id from conversations
  where kind = 'private' and low_user_id = :low_user_id and high_user_id = :high_user_id
    and listing_id is not distinct from :listing_id;
 
--- name: lock_conversation(conversation_id)$
-select kind from conversations where conversation_id = :conversation_id for no key update;
+-- name: lock_conversation(conversation_id)^
+-- record_class: Header
+select kind, title, version, changed_by from conversations where conversation_id = :conversation_id for no key update;
 
--- name: bump_version(conversation_id)!
-update conversations set version = version + 1 where conversation_id = :conversation_id;
+-- name: rename(conversation_id, title, changed_by)!
+update conversations set title = :title, version = version + 1, changed_by = :changed_by
+ where conversation_id = :conversation_id;
+
+-- name: get_mine(user_id, conversation_id)^
+-- record_class: Mine
+select conversation_id, read_seq, delivered_seq,
+       unread(conversation_id, user_id, greatest(read_seq, joined_seq)) as unread_count, muted_until, archived, pinned
+  from conversation_participants
+ where conversation_id = :conversation_id and user_id = :user_id and left_at is null;
+
+-- name: set_mine(user_id, conversation_id, archived, muted_until, pinned)!
+update conversation_participants
+   set archived = :archived, muted_until = :muted_until::timestamptz, pinned = :pinned
+ where conversation_id = :conversation_id and user_id = :user_id;
+
+-- name: mark(user_id, conversation_id, read, delivered)$
+-- Never backwards and never beyond the head; what is read has been delivered.
+update conversation_participants p
+   set read_seq = greatest(p.read_seq, least(:read::bigint, r.last_seq)),
+       delivered_seq = greatest(p.delivered_seq, least(greatest(:read::bigint, :delivered::bigint), r.last_seq))
+  from rooms r
+ where p.conversation_id = :conversation_id and p.user_id = :user_id and p.left_at is null
+   and r.room_id = p.conversation_id
+   and (p.read_seq < least(:read::bigint, r.last_seq)
+        or p.delivered_seq < least(greatest(:read::bigint, :delivered::bigint), r.last_seq))
+returning p.user_id;
+
+-- name: is_crowd(conversation_id, people)$
+select count(*) > :people::bigint as crowd from (
+    select from conversation_participants
+     where conversation_id = :conversation_id and left_at is null limit :people::bigint + 1) counted;
+
+-- name: has_block(conversation_id)$
+select exists (
+    select from conversations c
+      join user_blocks b
+        on (b.blocker_id = c.low_user_id and b.blocked_id = c.high_user_id)
+        or (b.blocker_id = c.high_user_id and b.blocked_id = c.low_user_id)
+     where c.conversation_id = :conversation_id and c.kind = 'private') as blocked;
 
 -- name: list_conversations(user_id, conversation_ids)
 -- record_class: ConversationRow
--- unread: other people's messages behind one's read mark, counted to 1,000.
 select c.conversation_id, c.kind, c.title, c.listing_id, c.thread_id, r.last_seq as head_seq, c.version, c.at,
        p.read_seq, p.delivered_seq, p.muted_until, p.archived, p.pinned,
        (select count(*) from conversation_participants o
          where o.conversation_id = c.conversation_id and o.left_at is null) as participant_count,
-       (select count(*) from (
-            select from messages m
-             where m.conversation_id = c.conversation_id and m.seq > greatest(p.read_seq, p.joined_seq)
-               and m.sender_id <> p.user_id and m.deleted_at is null
-             limit 1000) unread) as unread_count
+       unread(c.conversation_id, p.user_id, greatest(p.read_seq, p.joined_seq)) as unread_count
   from conversation_participants p
   join conversations c using (conversation_id)
   join rooms r on r.room_id = c.conversation_id

@@ -1,30 +1,98 @@
--- Messages. append_messages locks the rooms' rows in order of id and judges behind the lock: see its migration.
+-- Messages. append_messages locks the rooms' rows in order of id and judges behind the lock: see its migration. Whatever
+-- changes a message holds its conversation's room, so that no row of a message is locked by itself.
 
--- name: append_messages(conversation_ids, sender_ids, client_ids, body_hmacs, texts, reply_to_ids, bodies, wait)
+-- name: append_messages(conversation_ids, sender_ids, client_ids, body_hmacs, types, texts, reply_to_ids, attached, bodies, wait)
 -- record_class: Appended
-select ord, outcome, message_id, seq, at, payload
+select ord, outcome, room_id, message_id, seq, at, payload
   from append_messages(
-       :conversation_ids::uuid[], :sender_ids::uuid[], :client_ids::text[], :body_hmacs::bytea[],
-       :texts::text[], :reply_to_ids::uuid[], :bodies::text[], :wait::boolean);
+       :conversation_ids::uuid[], :sender_ids::uuid[], :client_ids::text[], :body_hmacs::bytea[], :types::text[],
+       :texts::text[], :reply_to_ids::uuid[], :attached::text[], :bodies::text[], :wait::boolean);
+
+-- name: find_conversation(message_id)$
+select conversation_id from messages where message_id = :message_id;
+
+-- name: get_message(reader_id, message_id)^
+-- record_class: Message
+-- A message that the reader may see now.
+select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
+       m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
+  from message_objects m
+  join conversation_participants p on p.conversation_id = m.conversation_id and m.seq > p.joined_seq
+ where m.message_id = :message_id and p.user_id = :reader_id and p.left_at is null;
+
+-- name: keep_revision(message_id)!
+insert into message_revisions (message_id, version, text, at)
+select message_id, version, text, coalesce(edited_at, at) as since from messages
+ where message_id = :message_id and text is not null;
+
+-- name: edit_message(message_id, text)!
+update messages
+   set text = :text, version = version + 1, edited_at = date_trunc('milliseconds', clock_timestamp())
+ where message_id = :message_id;
+
+-- name: list_revisions(message_id)
+-- record_class: Revision
+select version, text, at from message_revisions where message_id = :message_id order by version;
+
+-- name: blank_messages(message_ids)!
+update messages
+   set text = null, version = version + 1, deleted_at = date_trunc('milliseconds', clock_timestamp())
+ where message_id = any (:message_ids::uuid[]) and deleted_at is null;
+
+-- name: list_blanked(message_ids)
+-- record_class: Message
+select conversation_id, sender_id, client_id, type, text, attachments, reply_to_id, offer, reactions,
+       version, edited_at, deleted_at, message_id, seq, at
+  from message_objects
+ where message_id = any (:message_ids::uuid[])
+ order by message_id;
+
+-- name: blank_revisions(message_ids)!
+delete from message_revisions where message_id = any (:message_ids::uuid[]);
+
+-- name: blank_reactions(message_ids)!
+delete from message_reactions where message_id = any (:message_ids::uuid[]);
+
+-- name: blank_events(message_ids)!
+-- What the log keeps of it; the seqs stay.
+update room_events
+   set payload = (payload::jsonb || '{"text": null, "attachments": [], "reactions": []}')::json
+ where message_id = any (:message_ids::uuid[]);
+
+-- name: detach(message_ids)
+-- The files are the caller's to delete; the sweep takes what is left behind.
+delete from message_attachments where message_id = any (:message_ids::uuid[]) returning file_id;
+
+-- name: react(message_id, user_id, emoji)$
+insert into message_reactions (message_id, user_id, emoji) values (:message_id, :user_id, :emoji)
+on conflict (message_id, user_id, emoji) do nothing
+returning message_id;
+
+-- name: unreact(message_id, user_id, emoji)$
+delete from message_reactions where message_id = :message_id and user_id = :user_id and emoji = :emoji
+returning message_id;
+
+-- name: count_emoji(message_id)$
+select count(distinct emoji) from message_reactions where message_id = :message_id;
 
 -- name: list_before(reader_id, conversation_id, before_seq, most)
 -- record_class: Message
 -- The page that ends below `before_seq`, latest first, from the reader's joining on. Their part is judged in the same
 -- statement: what came after a removal is nobody's to read.
-select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.reply_to_id, m.version, m.edited_at, m.deleted_at,
-       m.message_id, m.seq, m.at
+select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
+       m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
   from conversation_participants p
-  join messages m on m.conversation_id = p.conversation_id and m.seq > p.joined_seq
+  join message_objects m on m.conversation_id = p.conversation_id and m.seq > p.joined_seq
  where p.conversation_id = :conversation_id and p.user_id = :reader_id and p.left_at is null
    and (:before_seq::bigint is null or m.seq < :before_seq)
  order by m.seq desc limit :most;
 
 -- name: list_after(reader_id, conversation_id, after_seq, most)
 -- record_class: Message
-select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.reply_to_id, m.version, m.edited_at, m.deleted_at,
-       m.message_id, m.seq, m.at
+select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
+       m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
   from conversation_participants p
-  join messages m on m.conversation_id = p.conversation_id and m.seq > p.joined_seq
+  join message_objects m on m.conversation_id = p.conversation_id and m.seq > p.joined_seq
  where p.conversation_id = :conversation_id and p.user_id = :reader_id and p.left_at is null
    and m.seq > :after_seq::bigint
  order by m.seq limit :most;
@@ -32,10 +100,34 @@ select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.reply_to_i
 -- name: list_latest(user_id, conversation_ids)
 -- record_class: Message
 -- The last message of each conversation that the person may see.
-select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.reply_to_id, m.version, m.edited_at, m.deleted_at,
-       m.message_id, m.seq, m.at
+select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
+       m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
   from conversation_participants p
  cross join lateral (
-        select * from messages where conversation_id = p.conversation_id and seq > p.joined_seq
+        select * from message_objects where conversation_id = p.conversation_id and seq > p.joined_seq
          order by seq desc limit 1) m
  where p.user_id = :user_id and p.conversation_id = any (:conversation_ids::uuid[]) and p.left_at is null;
+
+-- name: search(reader_id, query, conversation_id, before_id, most)
+-- record_class: Message
+-- Latest first, among what the reader may see: their conversations stand in the index beside the words.
+with mine as materialized (
+    select p.conversation_id, p.joined_seq
+      from conversation_participants p
+     where p.user_id = :reader_id and p.left_at is null
+       and (:conversation_id::uuid is null or p.conversation_id = :conversation_id::uuid)
+), wanted as materialized (
+    select q && (select string_agg(quote_literal(conversation_id), ' | ')::tsquery from mine) as query
+      from websearch_to_tsquery('parley', searchable(:query::text)) as q
+     where numnode(q) > 0
+)
+select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
+       m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
+  from (
+    select f.message_id from wanted w
+      join messages f on message_words(f.conversation_id, f.text) @@ w.query and f.text is not null
+      join mine on mine.conversation_id = f.conversation_id and f.seq > mine.joined_seq
+     where :before_id::uuid is null or f.message_id < :before_id::uuid
+     order by f.message_id desc limit :most) found
+  join message_objects m using (message_id)
+ order by m.message_id desc;

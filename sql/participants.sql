@@ -49,3 +49,12 @@ select p.conversation_id, p.joined_seq, r.last_seq as head_seq
   from conversation_participants p
   join rooms r on r.room_id = p.conversation_id
  where p.user_id = :user_id and p.conversation_id = any (:conversation_ids::uuid[]) and p.left_at is null;
+
+-- name: set_role(conversation_id, user_id, role)!
+update conversation_participants set role = :role
+ where conversation_id = :conversation_id and user_id = :user_id and left_at is null;
+
+-- name: find_heir(conversation_id)$
+select user_id from conversation_participants
+ where conversation_id = :conversation_id and left_at is null and role <> 'owner'
+ order by role <> 'admin', joined_at, user_id limit 1;

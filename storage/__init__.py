@@ -1,5 +1,5 @@
 """Typed functions over the named queries in `sql/`, one module a noun."""
 
-from storage._db import Connection, Database, Time, now
+from storage._db import Connection, Database, Time, as_time, now
 
-__all__ = ["Connection", "Database", "Time", "now"]
+__all__ = ["Connection", "Database", "Time", "as_time", "now"]

@@ -145,7 +145,12 @@ def _encode_time(value: str) -> tuple[int]:
 
 def now() -> Time:
     """This machine's clock, for what is not decided by it."""
-    return Time(datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z")
+    return as_time(datetime.now(UTC))
+
+
+def as_time(moment: datetime) -> Time:
+    """An instant with a time zone as the contract spells it."""
+    return Time(moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z")
 
 
 async def prepare_connection(connection: asyncpg.Connection) -> None:
@@ -153,7 +158,8 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec(
         "timestamptz", schema="pg_catalog", encoder=_encode_time, decoder=_decode_time, format="tuple"
     )
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.Raw, format="text")
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=msgspec.Raw, format="text")
 
 
 class Database:

@@ -47,6 +47,36 @@ class Conversation(OwnConversation, frozen=True, kw_only=True):
         """Without the last message."""
         return OwnConversation(**{name: getattr(self, name) for name in OwnConversation.__struct_fields__})
 
+    def shared(self) -> SharedConversation:
+        """Without what is the viewer's own."""
+        return SharedConversation(**{name: getattr(self, name) for name in SharedConversation.__struct_fields__})
+
+
+class Mine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One's own fields of a conversation.
+
+    `head_seq` is there when the conversation has come back from the archive: the socket has been joined to its room
+    behind that seq.
+    """
+
+    conversation_id: UUID
+    read_seq: int
+    delivered_seq: int
+    unread_count: int
+    muted_until: Time | None
+    archived: bool
+    pinned: bool
+    head_seq: int | None = None
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What changes to a conversation are judged by."""
+
+    kind: ConversationKind
+    title: str | None
+    version: int
+    changed_by: UUID | None
+
 
 class ConversationRow(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: UUID
@@ -73,7 +103,7 @@ class Place(msgspec.Struct, frozen=True):
     last_at: Time
 
 
-sql = load("conversations", ConversationRow, Place)
+sql = load("conversations", ConversationRow, Header, Mine, Place)
 
 
 async def create_conversation(
@@ -108,15 +138,15 @@ async def find_private(db: Connection, pair: tuple[UUID, UUID], listing_id: UUID
     return found
 
 
-async def lock_conversation(db: Connection, conversation_id: UUID) -> ConversationKind | None:
-    """Lock a conversation's row until the transaction ends; its kind, or None where there is none."""
-    kind: str | None = await sql.lock_conversation(db, conversation_id=conversation_id)
-    return None if kind is None else ConversationKind(kind)
+async def lock_conversation(db: Connection, conversation_id: UUID) -> Header | None:
+    """Lock a conversation's row until the transaction ends; what it is, or None where there is none."""
+    found: Header | None = await sql.lock_conversation(db, conversation_id=conversation_id)
+    return found
 
 
-async def bump_version(db: Connection, conversation_id: UUID) -> None:
-    """Count a change that all of its people see."""
-    await sql.bump_version(db, conversation_id=conversation_id)
+async def rename(db: Connection, conversation_id: UUID, title: str | None, by: UUID) -> None:
+    """Give a conversation another title, and count the change."""
+    await sql.rename(db, conversation_id=conversation_id, title=title, changed_by=by)
 
 
 async def list_conversations(
@@ -154,3 +184,41 @@ async def page_conversations(
         most=most,
     )
     return [row async for row in rows]
+
+
+async def get_mine(db: Connection, user_id: UUID, conversation_id: UUID) -> Mine | None:
+    """One's own fields of a conversation as they are now, or None where one takes no part."""
+    found: Mine | None = await sql.get_mine(db, user_id=user_id, conversation_id=conversation_id)
+    return found
+
+
+async def set_mine(
+    db: Connection, user_id: UUID, conversation_id: UUID, *, archived: bool, muted_until: Time | None, pinned: bool
+) -> None:
+    """Change one's own fields; the caller holds the conversation's room and one's own."""
+    await sql.set_mine(
+        db,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        archived=archived,
+        muted_until=muted_until,
+        pinned=pinned,
+    )
+
+
+async def mark(db: Connection, user_id: UUID, conversation_id: UUID, *, read: int, delivered: int) -> bool:
+    """Move one's marks forward, up to the head; whether one of them moved. The caller holds one's own room."""
+    moved = await sql.mark(db, user_id=user_id, conversation_id=conversation_id, read=read, delivered=delivered)
+    return moved is not None
+
+
+async def is_crowd(db: Connection, conversation_id: UUID, people: int) -> bool:
+    """Whether more than so many take part."""
+    found: bool = await sql.is_crowd(db, conversation_id=conversation_id, people=people)
+    return found
+
+
+async def has_block(db: Connection, conversation_id: UUID) -> bool:
+    """Whether it is a private conversation of which one has blocked the other."""
+    found: bool = await sql.has_block(db, conversation_id=conversation_id)
+    return found

@@ -7,20 +7,32 @@ import msgspec
 
 from rules.messages import MessageType
 from storage._db import Connection, Time, load
+from storage.attachments import Attachment
+
+
+class Reaction(msgspec.Struct, frozen=True):
+    """How many reacted with an emoji, and the first twenty of them."""
+
+    emoji: str
+    count: int
+    user_ids: list[UUID]
 
 
 class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A message but for what the log decides; its JSON goes into `append_messages`, which adds the rest."""
+    """A message but for what the log decides; its JSON goes into `append_messages`, which adds the rest.
+
+    Read from the database, `attachments`, `offer` and `reactions` are JSON as PostgreSQL made it (`msgspec.Raw`).
+    """
 
     conversation_id: UUID
     sender_id: UUID
     client_id: str
     type: MessageType
     text: str | None
-    attachments: list[msgspec.Raw] = []
+    attachments: list[Attachment] = []
     reply_to_id: UUID | None
     offer: msgspec.Raw | None = None
-    reactions: list[msgspec.Raw] = []
+    reactions: list[Reaction] = []
     version: int = 1
     edited_at: Time | None = None
     deleted_at: Time | None = None
@@ -41,8 +53,17 @@ class NewMessage(msgspec.Struct, frozen=True):
     sender_id: UUID
     client_id: str
     body_hmac: bytes
-    text: str
+    text: str | None
     reply_to_id: UUID | None
+    attachment_ids: tuple[UUID, ...] = ()
+    attachments: list[Attachment] = []
+
+    @property
+    def type(self) -> MessageType:
+        """An image where all of its files are images."""
+        files = self.attachments
+        is_image = bool(files) and all(file.content_type.startswith("image/") for file in files)
+        return MessageType.IMAGE if is_image else MessageType.TEXT
 
     def body(self) -> str:
         """The JSON of what is known before the log has placed it."""
@@ -51,49 +72,113 @@ class NewMessage(msgspec.Struct, frozen=True):
                 conversation_id=self.conversation_id,
                 sender_id=self.sender_id,
                 client_id=self.client_id,
-                type=MessageType.TEXT,
+                type=self.type,
                 text=self.text,
+                attachments=self.attachments,
                 reply_to_id=self.reply_to_id,
             )
         ).decode()
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """What became of one message of a batch: sent, repeat, key_reuse, not_found, no_reply or busy.
+    """What became of one message of a batch, or whom it has woken; the outcomes are those of `append_messages`.
 
     `payload` is the pushed JSON where it was sent; id, seq and time are those of the message a repeat found.
     """
 
-    ord: int
+    ord: int | None
     outcome: str
+    room_id: UUID
     message_id: UUID | None
     seq: int | None
     at: Time | None
     payload: str | None
 
 
+class Revision(msgspec.Struct, frozen=True):
+    """What a message said before an edit, and since when."""
+
+    version: int
+    text: str
+    at: Time
+
+
 _encode = msgspec.json.Encoder().encode
 
-sql = load("messages", Message, Appended)
+sql = load("messages", Message, Appended, Revision)
 
 
 async def append_messages(db: Connection, messages: Sequence[NewMessage], *, wait: bool) -> list[Appended]:
     """Store a batch in one statement, judged behind the rooms' locks; the answers are in the order given.
 
-    No two of the batch may share sender and client_id. With `wait` false, those whose room is held come back busy.
+    Behind them, one row for each person who has a conversation back from their archive. No two of the batch may share
+    sender and client_id. With `wait` false, those whose room is held come back busy.
     """
+    attached = [f"{{{','.join(map(str, m.attachment_ids))}}}" if m.attachment_ids else None for m in messages]
     rows = await db.fetch(
         sql.append_messages.sql,
         [m.conversation_id for m in messages],
         [m.sender_id for m in messages],
         [m.client_id for m in messages],
         [m.body_hmac for m in messages],
+        [m.type for m in messages],
         [m.text for m in messages],
         [m.reply_to_id for m in messages],
+        attached if any(attached) else None,
         [m.body() for m in messages],
         wait,
     )
     return [Appended(*row) for row in rows]
+
+
+async def find_conversation(db: Connection, message_id: UUID) -> UUID | None:
+    """Where a message stands, or None."""
+    found: UUID | None = await sql.find_conversation(db, message_id=message_id)
+    return found
+
+
+async def get_message(db: Connection, reader_id: UUID, message_id: UUID) -> Message | None:
+    """A message, where the reader may see it now."""
+    found: Message | None = await sql.get_message(db, reader_id=reader_id, message_id=message_id)
+    return found
+
+
+async def edit_message(db: Connection, message_id: UUID, text: str) -> None:
+    """Let a message say something else, and keep what it said; the caller holds its room."""
+    await sql.keep_revision(db, message_id=message_id)
+    await sql.edit_message(db, message_id=message_id, text=text)
+
+
+async def list_revisions(db: Connection, message_id: UUID) -> list[Revision]:
+    """What a message said before, the oldest first."""
+    return [row async for row in sql.list_revisions(db, message_id=message_id)]
+
+
+async def blank_messages(db: Connection, message_ids: Sequence[UUID]) -> list[UUID]:
+    """Blank messages wherever their text is kept: rows, revisions, reactions, log; the caller holds their rooms.
+
+    Returns the files of their attachments, which are the caller's to delete.
+    """
+    for blank in (sql.blank_messages, sql.blank_revisions, sql.blank_reactions, sql.blank_events):
+        await blank(db, message_ids=message_ids)
+    return [row["file_id"] async for row in sql.detach(db, message_ids=message_ids)]
+
+
+async def list_blanked(db: Connection, message_ids: Sequence[UUID]) -> list[Message]:
+    """Messages that have been blanked: nobody's text is in them."""
+    return [row async for row in sql.list_blanked(db, message_ids=message_ids)]
+
+
+async def react(db: Connection, message_id: UUID, user_id: UUID, emoji: str, *, on: bool) -> bool:
+    """Set or take back a reaction; whether that changed anything."""
+    change = sql.react if on else sql.unreact
+    return await change(db, message_id=message_id, user_id=user_id, emoji=emoji) is not None
+
+
+async def count_emoji(db: Connection, message_id: UUID) -> int:
+    """How many different emoji a message has."""
+    count: int = await sql.count_emoji(db, message_id=message_id)
+    return count
 
 
 async def list_before(
@@ -116,3 +201,19 @@ async def list_latest(db: Connection, user_id: UUID, conversation_ids: Sequence[
     """The last message of each conversation, as far as the person may see it."""
     rows = sql.list_latest(db, user_id=user_id, conversation_ids=conversation_ids)
     return {row.conversation_id: row async for row in rows}
+
+
+async def search(
+    db: Connection,
+    reader_id: UUID,
+    query: str,
+    *,
+    conversation_id: UUID | None,
+    before_id: UUID | None,
+    most: int,
+) -> list[Message]:
+    """The messages with these words that the reader may see, the latest first."""
+    rows = sql.search(
+        db, reader_id=reader_id, query=query, conversation_id=conversation_id, before_id=before_id, most=most
+    )
+    return [row async for row in rows]

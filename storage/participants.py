@@ -100,3 +100,14 @@ async def list_places(db: Connection, user_id: UUID, conversation_ids: Sequence[
     """The conversations among these that the person takes part in."""
     rows = sql.list_places(db, user_id=user_id, conversation_ids=conversation_ids)
     return [row async for row in rows]
+
+
+async def set_role(db: Connection, conversation_id: UUID, user_id: UUID, role: ParticipantRole) -> None:
+    """Give somebody who takes part another role."""
+    await sql.set_role(db, conversation_id=conversation_id, user_id=user_id, role=role)
+
+
+async def find_heir(db: Connection, conversation_id: UUID) -> UUID | None:
+    """Who owns a group when its owner has gone: the longest-standing admin, then member; None where nobody is left."""
+    heir: UUID | None = await sql.find_heir(db, conversation_id=conversation_id)
+    return heir

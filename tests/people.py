@@ -18,6 +18,7 @@ from server.rooms.bus import Bus
 from storage import Connection, rooms, sessions, users
 
 SECRET = "a secret of the tests that is thirty-two bytes long or more"
+PASSWORD = "correct horse كلمة"
 PATIENCE_S = 10.0
 
 
@@ -69,6 +70,7 @@ class Device:
     client: socketio.AsyncClient
     heard: list[Push] = field(default_factory=list)
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _cut: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def hello(self) -> dict[str, Any]:
@@ -142,6 +144,11 @@ class Device:
         """The seq up to which the device has heard a conversation; 0 where it has heard nothing."""
         return max((push.seq for push in self.of(f"conversation:{conversation_id}")), default=0)
 
+    async def gone(self) -> None:
+        """Wait until the device has been disconnected."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._cut.wait()
+
     async def leave(self) -> None:
         """Disconnect."""
         await self.client.disconnect()
@@ -156,6 +163,7 @@ class Person:
     user_id: str
     session_id: str
     token: str
+    refresh_token: str = ""
     devices: list[Device] = field(default_factory=list)
 
     async def connect(
@@ -170,6 +178,7 @@ class Person:
         target = to if isinstance(to, str) else (to or self.instance).url
         device = Device(socketio.AsyncClient(reconnection=False))
         device.client.on("*", device.hears)
+        device.client.on("disconnect", device._cut.set)
         refused: list[Mapping[str, Any]] = []
         device.client.on("connect_error", refused.append)
         try:
@@ -234,6 +243,25 @@ class Instance:
         user_id, session_id = await self.parley.database.transaction(create)
         token, _ = self.parley.services.tokens.access(user_id, session_id, scope, ttl_s=ttl_s)
         person = Person(self, username, str(user_id), str(session_id), token)
+        self.people.append(person)
+        return person
+
+    async def register(self, name: str, **fields: Any) -> Person:
+        """Somebody new who has a password, by `account:register`; the username has a random end."""
+        username = f"{name}.{uuid4().hex[:12]}"
+        given = {"username": username, "email": f"{username}@example.org", "password": PASSWORD, **fields}
+        return self.whoever(unwrap((await self.post("account:register", given))[1]))
+
+    async def log_in(self, login: str, password: str = PASSWORD, **fields: Any) -> Person:
+        """Somebody on another device, by `account:login`. Raises `Refusal`."""
+        given = {"login": login, "password": password, **fields}
+        return self.whoever(unwrap((await self.post("account:login", given))[1]))
+
+    def whoever(self, signed_in: Mapping[str, Any]) -> Person:
+        """Whoever has been signed in by that answer, with its refresh token."""
+        token, user = signed_in["access_token"], signed_in["user"]
+        session_id = str(self.parley.services.tokens.read(token).session_id)
+        person = Person(self, user["username"], user["user_id"], session_id, token, signed_in["refresh_token"])
         self.people.append(person)
         return person
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import shutil
 import signal
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
@@ -97,6 +98,15 @@ async def execute(dsn: str, sql: str) -> None:
         await connection.close()
 
 
+async def fetch(dsn: str, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of one query on a connection of its own."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
+
+
 class RedisServer:
     """A Redis-protocol server on a free loopback port, which it keeps from `kill` to the next `start`."""
 
@@ -172,21 +182,23 @@ def redis_binary() -> Path:
 
 @dataclass(frozen=True)
 class Node:
-    """Node.js, and the folder of the clients' scripts, with their packages installed in it."""
+    """Node.js, and a folder of scripts with their packages installed in it: the clients', unless said otherwise."""
 
     binary: Path
     clients: Path
 
 
-def installed_node() -> Node:
-    """Node with the packages of tests/clients, installed by `npm ci` when missing; skips without either."""
+def installed_node(folder: Path = CLIENTS) -> Node:
+    """Node with the packages of a folder of tests/, installed by `npm ci` when missing; skips without either."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip(f"{'node' if node is None else 'npm'} is missing: apt-get install nodejs npm")
-    lock, installed = CLIENTS / "package-lock.json", CLIENTS / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"socket.io-client is missing, npm ci in tests/clients said: {done.stderr.strip()[-300:]}")
-    return Node(Path(node), CLIENTS)
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the suite runs in several processes
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"packages are missing, npm ci in tests/{folder.name} said: {done.stderr.strip()[-300:]}")
+    return Node(Path(node), folder)

@@ -25,8 +25,8 @@ class Answer:
         self.code = code
         self.retry_after_s: int | None = None
         self.events: Sequence[Event] = ()
-        self.told: Sequence[Event] = ()
-        self.after: Sequence[Callable[[], Awaitable[None]]] = ()
+        self.told: Sequence[tuple[Event, object]] = ()
+        self.after: Sequence[Callable[[], Awaitable[object]]] = ()
 
 
 def result(data: Any) -> Answer:

@@ -1,7 +1,7 @@
 """What a handler sees of the world."""
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,7 +10,10 @@ from uuid import UUID
 import msgspec
 
 from rules.users import Role, Scope
+from server.adapters.attachments import AttachmentStore, delete_files
+from server.adapters.notifier import Notifier
 from server.commands.limits import Limits
+from server.commands.links import Links
 from server.commands.passwords import Passwords
 from server.commands.payload import Bounds
 from server.commands.registry import Command, Limit, Payload, Push
@@ -20,13 +23,17 @@ from server.rooms import log
 from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
 from server.rooms.log import Entry, Event, ephemeral
+from server.rooms.merging import Merging
 from server.rooms.names import Room
+from server.rooms.presence import Presences
 from server.rooms.sockets import Socket
+from server.rooms.typing import Typing
 from storage import Connection, Database
 from storage import rooms as room_table
 
 P = TypeVar("P", bound=Payload)
 R = TypeVar("R")
+T = TypeVar("T")
 
 encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="sorted").encode
@@ -52,8 +59,18 @@ class Services:
     limits: Limits
     tokens: Tokens
     passwords: Passwords
+    links: Links
+    attachments: AttachmentStore
+    typing: Typing
+    merging: Merging
+    presences: Presences
+    notifier: Notifier
     bounds: Bounds
     digest_key: bytes
+
+    async def delete_files(self, file_ids: Iterable[UUID]) -> None:
+        """Delete what no attachment has any more, once that is committed; what can't be now, the sweep deletes."""
+        await delete_files(self.attachments, file_ids)
 
 
 def digest(key: bytes, command: str, payload: Payload) -> bytes:
@@ -128,27 +145,70 @@ class Batch:
         self.events: list[Event] = []
 
 
-class Context:
-    """One call at work: who calls, the transaction, and what shall be pushed when it has been committed."""
+class Work:
+    """A transaction at work: what it locks, and what shall be pushed when it has been committed."""
 
-    def __init__(self, services: Services, call: Call[Any], db: Connection | None, new_id: UUID | None = None) -> None:
+    def __init__(self, services: Services, db: Connection | None) -> None:
         self.services = services
-        self.call = call
         self._db = db
-        self._new_id = new_id
         self._entries: list[Entry] = []
         self._heads: dict[UUID, int] = {}
-        self.result_id = new_id
-        self.after: list[Callable[[], Awaitable[None]]] = []
         self.events: list[Event] = []
-        self.told: list[Event] = []
 
     @property
     def db(self) -> Connection:
-        """The connection, inside the command's transaction. Raises RuntimeError outside of one."""
+        """The connection, inside the transaction. Raises RuntimeError outside of one."""
         if self._db is None:
-            raise RuntimeError(f"{self.call.command.name} has no transaction: open one with ctx.transaction()")
+            raise RuntimeError("no transaction is open: open one with ctx.transaction()")
         return self._db
+
+    async def lock(self, *rooms: Room) -> None:
+        """Lock rooms, in order of id, until the transaction ends: after every domain row, before judging who is in.
+
+        What is read from here on is a snapshot behind the locks.
+        """
+        self._heads.update(await room_table.lock_rooms(self.db, [room.id for room in rooms]))
+
+    def next_seq(self, room: Room) -> int:
+        """The seq that the next push to a locked room will take."""
+        return self._heads[room.id] + sum(entry.room == room for entry in self._entries) + 1
+
+    def push(self, push: Push[R], payload: R, *, to: Room, message_id: UUID | None = None) -> None:
+        """Append to a room's log with the transaction, and send to its members when that has been committed."""
+        push.check(to, ephemeral=False)
+        self._entries.append(Entry(to, push.name, encode(payload).decode(), message_id))
+
+    async def flush(self) -> None:
+        """Write what was pushed to the log; called before the commit."""
+        if self._entries:
+            entries, self._entries = self._entries, []
+            self.events.extend(await log.append(self.db, entries))
+
+
+async def work(services: Services, unit: Callable[[Work], Awaitable[T]]) -> T:
+    """Run a unit of work that nobody has called for, in a transaction as a command's, and publish what it pushed."""
+
+    async def run(db: Connection) -> tuple[T, Work]:
+        at_work = Work(services, db)
+        done = await unit(at_work)
+        await at_work.flush()
+        return done, at_work
+
+    done, at_work = await services.database.transaction(run)
+    services.delivery.publish(at_work.events)
+    return done
+
+
+class Context(Work):
+    """One call at work: who calls, beside the transaction."""
+
+    def __init__(self, services: Services, call: Call[Any], db: Connection | None, new_id: UUID | None = None) -> None:
+        super().__init__(services, db)
+        self.call = call
+        self._new_id = new_id
+        self.result_id = new_id
+        self.after: list[Callable[[], Awaitable[object]]] = []
+        self.told: list[tuple[Event, object]] = []
 
     @property
     def user(self) -> Caller:
@@ -166,38 +226,23 @@ class Context:
         """Count the call against a further bucket. Raises `RateLimited`."""
         self.services.limits.take(limit, key)
 
-    async def lock(self, *rooms: Room) -> None:
-        """Lock rooms, in order of id, until the transaction ends: after every domain row, before judging who is in.
-
-        What is read from here on is a snapshot behind the locks.
-        """
-        self._heads.update(await room_table.lock_rooms(self.db, [room.id for room in rooms]))
-
-    def next_seq(self, room: Room) -> int:
-        """The seq that the next push to a locked room will take."""
-        return self._heads[room.id] + sum(entry.room == room for entry in self._entries) + 1
-
     def push(self, push: Push[R], payload: R, *, to: Room, message_id: UUID | None = None) -> None:
         """Append to a room's log with the transaction, and send to its members when that has been committed."""
         if self.call.command.reads:
             raise RuntimeError(f"{self.call.command.name} is declared to change nothing, and pushes {push.name}")
-        push.check(to, ephemeral=False)
-        self._entries.append(Entry(to, push.name, encode(payload).decode(), message_id))
+        super().push(push, payload, to=to, message_id=message_id)
 
-    def tell(self, push: Push[R], payload: R, *, to: Room) -> None:
-        """Send an ephemeral push to those who stand in the room, when the transaction has been committed."""
+    def tell(self, push: Push[R], payload: R, *, to: Room, merge: object = None) -> None:
+        """Send an ephemeral push to those who stand in the room, when the transaction has been committed.
+
+        Of those to one room with the same `merge`, at most one a second goes out, the latest.
+        """
         push.check(to, ephemeral=True)
-        self.told.append(ephemeral(to, push.name, encode(payload).decode()))
+        self.told.append((ephemeral(to, push.name, encode(payload).decode()), merge))
 
-    def then(self, work: Callable[[], Awaitable[None]]) -> None:
+    def then(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do this after the answer has been sent."""
         self.after.append(work)
-
-    async def flush(self) -> None:
-        """Write what was pushed to the log; dispatch calls it before the commit."""
-        if self._entries:
-            entries, self._entries = self._entries, []
-            self.events.extend(await log.append(self.db, entries))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

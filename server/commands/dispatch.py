@@ -210,15 +210,18 @@ class Dispatcher:
             answer = answers.error(error, call.command.name)
         call.done(answer)
         self.services.delivery.publish(answer.events)
-        for event in answer.told:
-            self.services.delivery.announce(event)
+        for event, merge in answer.told:
+            if merge is None:
+                self.services.delivery.announce(event)
+            else:
+                self.services.merging.put((event.room, event.name, merge), event)
         for work in answer.after:
             # In a task of its own: a replay is as slow as its client, and nobody waits for it.
             task = asyncio.create_task(self._follow(work, call.command))
             self._following.add(task)
             task.add_done_callback(self._following.discard)
 
-    async def _follow(self, work: Callable[[], Awaitable[None]], command: Command) -> None:
+    async def _follow(self, work: Callable[[], Awaitable[object]], command: Command) -> None:
         try:
             await work()
         except ParleyError as error:

@@ -3,20 +3,27 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import structlog
 
+from rules.presence import PresenceState
 from server.commands.answers import Answer
 from server.commands.context import Caller, Services, encode
 from server.commands.dispatch import Dispatcher, Lane
 from server.commands.registry import push
+from server.commands.tokens import Claims, spelt
 from server.errors import Invalid, ParleyError
 from server.rooms.log import ephemeral
 from server.rooms.names import user_room
 from server.rooms.sockets import Socket
 from server.wire import Connection, Packet, Refused, ack_packet
+from storage import Time
+
+NOTICE_S = 60.0  # before its token's end a socket is told to renew it
 
 logger = structlog.get_logger("parley.sockets")
 
@@ -28,6 +35,22 @@ class ServerDraining(msgspec.Struct, frozen=True):
 
 
 server_draining = push("server:draining", ServerDraining, "This instance stops soon.", rooms=("user",), ephemeral=True)
+
+
+class SessionExpiring(msgspec.Struct, frozen=True):
+    """The socket ends at `expires_at`, unless account:renew brings a fresh token before."""
+
+    session_id: UUID
+    expires_at: Time
+
+
+session_expiring = push(
+    "session:expiring",
+    SessionExpiring,
+    "This socket's token ends within a minute; to that socket alone.",
+    rooms=("user",),
+    ephemeral=True,
+)
 
 
 class Welcome(NamedTuple):
@@ -48,14 +71,52 @@ Admit = Callable[[Services, Connection, Any], Awaitable[Welcome]]
 
 
 class _State:
-    """What the gateway keeps with a connection."""
+    """What the gateway keeps with a connection, whose end is that of its token."""
 
-    __slots__ = ("lane", "timer", "welcome")
+    __slots__ = ("_end", "_notice", "caller", "expires_at", "lane", "welcome")
 
-    def __init__(self, welcome: Welcome, lane: Lane, timer: asyncio.TimerHandle) -> None:
+    def __init__(self, welcome: Welcome, lane: Lane) -> None:
         self.welcome = welcome
         self.lane = lane
-        self.timer = timer
+        self.caller = welcome.caller
+        self.expires_at = welcome.expires_at
+        self._end = self._at(0, welcome.socket.connection.close)
+        self._notice: asyncio.TimerHandle | None = None
+
+    def greeted(self) -> None:
+        """The client knows where it is: from now on it may be told that its time runs out."""
+        self._notice = self._at(NOTICE_S, self._notify)
+
+    def renew(self, claims: Claims) -> None:
+        """Let a fresh token's end and scope take the place of the old one's."""
+        self.cancel()
+        self.caller = replace(self.caller, scope=claims.scope)
+        self.expires_at = claims.expires_at
+        self._end = self._at(0, self.welcome.socket.connection.close)
+        self._notice = self._at(NOTICE_S, self._notify)
+
+    def cancel(self) -> None:
+        """Let nothing happen any more."""
+        self._end.cancel()
+        if self._notice is not None:
+            self._notice.cancel()
+
+    def _at(self, before_s: float, then: Callable[[], None]) -> asyncio.TimerHandle:
+        left = self.expires_at - time.time()
+        return asyncio.get_running_loop().call_later(max(0.0, left - before_s), then)
+
+    def _notify(self) -> None:
+        socket = self.welcome.socket
+        told = SessionExpiring(socket.session_id, spelt(self.expires_at))
+        event = ephemeral(user_room(socket.user_id), session_expiring.name, encode(told).decode())
+        socket.connection.send(event.packet)
+
+
+def renew(socket: Socket, claims: Claims) -> None:
+    """Let a fresh token of the same session keep a socket, with that token's scope; one that is gone stays gone."""
+    state: _State | None = socket.connection.state
+    if state is not None:
+        state.renew(claims)
 
 
 class Gateway:
@@ -71,15 +132,15 @@ class Gateway:
             welcome = await self._admit(self._services, connection, auth)
         except Exception as error:
             raise _refusal(error) from error
-        left = welcome.expires_at - time.time()
-        timer = asyncio.get_running_loop().call_later(left, connection.close)
-        connection.state = _State(welcome, self._dispatcher.lane(), timer)
+        connection.state = _State(welcome, self._dispatcher.lane())
 
     def connected(self, connection: Connection) -> None:
-        welcome: Welcome = connection.state.welcome
-        connection.send(welcome.hello)
-        welcome.socket.greeted.set_result(None)
-        welcome.serve()
+        state: _State = connection.state
+        connection.send(state.welcome.hello)
+        state.welcome.socket.greeted.set_result(None)
+        state.welcome.serve()
+        self._services.presences.say(state.welcome.socket, PresenceState.ONLINE)
+        state.greeted()
 
     async def received(self, connection: Connection, name: str, arguments: Sequence[Any], ack_id: int | None) -> None:
         state: _State = connection.state
@@ -97,7 +158,7 @@ class Gateway:
             name,
             arguments[0] if arguments else None,
             done,
-            caller=state.welcome.caller,
+            caller=state.caller,
             socket=state.welcome.socket,
             lane=state.lane,
             address=connection.address,
@@ -109,9 +170,10 @@ class Gateway:
         state: _State | None = connection.state
         if state is not None:
             connection.state = None
-            state.timer.cancel()
+            state.cancel()
             state.lane.leave()
             self._services.delivery.exit(state.welcome.socket)
+            self._services.presences.leave(state.welcome.socket)
 
     def drain(self, connections: Sequence[Connection], delay_ms: Callable[[], int]) -> None:
         """Tell every client that the server goes, and when to come back."""

@@ -15,11 +15,16 @@ P = TypeVar("P")
 
 
 class Bounds(NamedTuple):
-    """How much one payload may hold: code points of a text, levels of nesting, people of a group."""
+    """How much one payload may hold: code points of a text, levels of nesting, people of a group.
+
+    And attachments of a message, and bytes of one.
+    """
 
     text_chars: int = 10_000
     nesting: int = 16
     group_people: int = 500
+    attachments: int = 20
+    attachment_bytes: int = 50 * 1024 * 1024
 
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)

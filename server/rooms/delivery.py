@@ -95,6 +95,16 @@ class Delivery:
         """How many rooms this instance watches."""
         return len(self._rooms)
 
+    def is_watched(self, room: Room) -> bool:
+        """Whether somebody on this instance stands in the room, or is joining it."""
+        return room in self._rooms
+
+    def forget_tail(self, room: Room) -> None:
+        """Keep no text of a room's latest events in memory: some of it has been erased."""
+        local = self._rooms.get(room)
+        if local is not None:
+            self.tails.forget(local)
+
     def sockets_of(self, user_id: UUID) -> list[Socket]:
         """The person's sockets on this instance, those still connecting included."""
         return list(self._people.get(user_id, ()))

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from handlers import connections
+from server.rooms import joining
 from tests.people import ConnectRefused, Device, Instance, Person
+
+pytestmark = pytest.mark.both_postgres
 
 
 @pytest.fixture
 def migrated_database(shared_database: str) -> str:
     """Nothing here needs a database of its own."""
     return shared_database
+
+
+@pytest.fixture
+async def db(shared_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for what no command can do."""
+    connection = await asyncpg.connect(shared_database)
+    yield connection
+    await connection.close()
 
 
 def seqs(device: Device, conversation_id: str) -> list[int]:
@@ -169,6 +183,64 @@ async def test_swept_events_reset_and_a_sync_says_so_too(
     assert (synced["head_seq"], synced["more"], synced["reset"]) == (10, True, False)
 
 
+async def test_a_hello_of_more_rooms_than_the_bound_says_so(
+    parley: Instance, amina: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ROOMS", 2)
+    people = [await parley.person(name) for name in ("bilal", "carim", "dalia")]
+    chats = [await parley.chat(amina, person) for person in people[:2]]
+    assert (await amina.connect()).hello["truncated"] is False
+    chats.append(await parley.chat(amina, people[2]))
+    for n, chat in enumerate(chats):  # the most recently active are the last
+        await amina.post("message:send", conversation_id=chat, client_id=f"first {n}", text="…")
+    own, *rooms = f"user:{amina.user_id}", *(f"conversation:{chat}" for chat in chats)
+    device = await amina.connect()
+    assert device.hello["truncated"] is True
+    assert device.hello["rooms"].keys() == {own, *rooms[1:]}
+    naming = await amina.connect(rooms={rooms[0]: 0})
+    assert naming.hello["truncated"] is True
+    assert naming.hello["rooms"].keys() == {own, *rooms}
+    for n, chat in enumerate(chats):
+        await amina.post("message:send", conversation_id=chat, client_id=f"live {n}", text=f"live {n}")
+    await naming.hearing("message:created", text="live 2")
+    await device.hearing("message:created", text="live 2")
+    assert [naming.texts(chat)[-1:] for chat in chats] == [["live 0"], ["live 1"], ["live 2"]]
+    assert [device.texts(chat) for chat in chats] == [[], ["live 1"], ["live 2"]]
+
+
+async def _by_socket(person: Person) -> None:
+    await person.connect()
+
+
+async def _by_http(person: Person) -> None:
+    await person.post("account:me")
+
+
+@pytest.mark.parametrize("visit", [_by_socket, _by_http])
+async def test_when_a_session_was_last_seen_is_written_once_a_minute(
+    amina: Person, db: asyncpg.Connection, visit: Callable[[Person], Awaitable[None]]
+) -> None:
+    async def seen() -> Any:
+        return await db.fetchval("select last_seen_at from user_sessions where session_id = $1", amina.session_id)
+
+    async def seen_before(seconds: float) -> Any:
+        await db.execute(
+            "update user_sessions set last_seen_at = now() - make_interval(secs => $2) where session_id = $1",
+            *(amina.session_id, seconds),
+        )
+        return await seen()
+
+    lately = await seen_before(40)
+    await visit(amina)
+    assert await seen() == lately
+    long_ago = await seen_before(61)
+    await visit(amina)
+    now = await seen()
+    assert 61 <= (now - long_ago).total_seconds() < 71
+    await visit(amina)
+    assert await seen() == now
+
+
 async def test_rooms_one_may_not_join_are_left_out(parley: Instance, amina: Person, bilal: Person) -> None:
     theirs = f"conversation:{await parley.chat(bilal, await parley.person('carim'))}"
     device = await amina.connect(rooms={theirs: 0, f"user:{bilal.user_id}": 0, "conversation:nonsense": 0, "x": 1})
@@ -194,6 +266,53 @@ async def test_joining_a_room_again_serves_the_replay_after_the_answer(
     await amina.post("message:send", conversation_id=their_chat, client_id="l", text="live")
     await device.hearing("message:created", text="live")
     assert seqs(device, their_chat) == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["from outside", "standing there"])
+async def test_a_join_that_cannot_be_filled_says_reset_and_goes_on_live(
+    amina: Person, bilal: Person, their_chat: str, db: asyncpg.Connection, stands: bool
+) -> None:
+    await fill(amina, their_chat, 10)
+    await db.execute("delete from room_events where room_id = $1 and seq <= 4", their_chat)  # as the sweep does
+    device, room = await bilal.connect(), f"conversation:{their_chat}"
+    for head, after in ((10, 3), (11, 0), (12, 13), (13, 1_000_000)):
+        if not stands:
+            await device.call("room:leave", room=room)
+        assert await device.call("room:join", room=room, after=after) == {"room": room, "head_seq": head, "reset": True}
+        await amina.post("message:send", conversation_id=their_chat, client_id=f"{room}{head}", text="live")
+        await device.hearing_up_to(room, head + 1)
+    assert seqs(device, their_chat) == [11, 12, 13, 14]
+    joined = await device.call("room:join", room=room, after=4)  # what follows is there
+    assert joined == {"room": room, "head_seq": 14, "reset": False}
+    await device.until(lambda _: len(seqs(device, their_chat)) == 14)
+    assert seqs(device, their_chat)[4:] == list(range(5, 15))
+
+
+async def test_a_sync_beyond_the_head_resets_and_one_at_the_head_has_nothing(
+    amina: Person, bilal: Person, their_chat: str
+) -> None:
+    await fill(amina, their_chat, 3)
+    room = f"conversation:{their_chat}"
+    nothing = {"events": [], "head_seq": 3, "more": False}
+    assert await bilal.post("room:sync", room=room, after=4) == {**nothing, "reset": True}
+    assert await bilal.post("room:sync", room=room, after=3) == {**nothing, "reset": False}
+
+
+async def test_a_sync_has_no_bound_on_how_far_it_is_behind(
+    amina: Person, bilal: Person, their_chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "REPLAY_ROOM_EVENTS", 3)
+    await fill(amina, their_chat, 7)
+    room = f"conversation:{their_chat}"
+    device = await bilal.connect(rooms={room: 3})
+    assert device.hello["reset"] == [room]
+    assert (await device.call("room:join", room=room, after=3))["reset"]
+    assert not (await device.call("room:join", room=room, after=4))["reset"]
+    first = await device.call("room:sync", room=room, after=0, limit=5)
+    assert ([event["seq"] for event in first["events"]], first["more"]) == ([1, 2, 3, 4, 5], True)
+    rest = await device.call("room:sync", room=room, after=5)
+    assert ([event["seq"] for event in rest["events"]], rest["more"]) == ([6, 7], False)
+    assert (first["reset"], rest["reset"]) == (False, False)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from server.commands import batches
 from tests.locks import holding
 from tests.people import Device, Instance, Person
 
+pytestmark = pytest.mark.both_postgres
+
 UNSTALLED_S = 1.0
 
 

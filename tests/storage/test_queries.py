@@ -21,10 +21,14 @@ import rules
 from rules.conversations import ConversationKind
 from rules.messages import MessageType
 from rules.participants import ParticipantRole
+from rules.presence import PresenceState
+from rules.reports import ReportStatus, SubjectKind
+from rules.typing import TypingState
 from rules.users import Role, Scope, UserStatus
 from server.rooms.names import KINDS
 from storage import Time
 from storage._db import SQL
+from storage.conversations import Mine
 
 pytestmark = pytest.mark.both_postgres
 
@@ -43,10 +47,16 @@ STORED: dict[type[StrEnum], str] = {  # where each enumeration's CHECK stands
     ConversationKind: "conversations.kind",
     MessageType: "messages.type",
     ParticipantRole: "conversation_participants.role",
+    ReportStatus: "reports.status",
     Role: "users.roles",
     Scope: "user_sessions.scope",
+    SubjectKind: "reports.subject_kind",
     UserStatus: "users.status",
 }
+UNFILLED: dict[type[msgspec.Struct], set[str]] = {  # the fields that no column fills
+    Mine: {"head_seq"},  # a push has it, where the conversation has come back from the archive
+}
+EPHEMERAL = {PresenceState, TypingState}  # nothing stores all of their values
 ENUM_LIKE = {"kind", "status", "type", "role", "roles", "scope", "state", "category", "condition", "quality"}
 
 
@@ -85,6 +95,8 @@ def fits(column: str, hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
         return any(fits(column, inner) for inner in get_args(hint) if inner is not type(None))
     if get_origin(hint) is list:
+        if column == "json":  # as PostgreSQL made it; the tests of the handlers see whether that is what it should be
+            return issubclass(get_args(hint)[0], msgspec.Struct)
         return column.endswith("[]") and fits(column.removesuffix("[]"), get_args(hint)[0])
     if inspect.isclass(hint) and issubclass(hint, StrEnum):
         return column == "text"
@@ -100,12 +112,15 @@ def differences(query: Query, columns: list[tuple[str, str]]) -> list[str]:
         return [] if len(names) == 1 else [f"{query.name} has no record_class and answers {names}"]
     hints = get_type_hints(query.record)
     fields = {field.name: field for field in msgspec.structs.fields(query.record)}
-    optional = {name for name, field in fields.items() if not field.required}
+    unfilled = UNFILLED.get(query.record, set())
     # A row may become a struct by position, unless that takes keywords alone.
     by_position = all(p.kind is not p.KEYWORD_ONLY for p in inspect.signature(query.record).parameters.values())
     in_order = not by_position or names == [name for name in fields if name in names]
     wrong = [f"{query.name}: no field for the column {name}" for name in names if name not in fields]
-    wrong += [f"{query.name}: no column for the field {name}" for name in fields if name not in {*names, *optional}]
+    wrong += [f"{query.name}: no column for the field {name}" for name in fields if name not in {*names, *unfilled}]
+    wrong += [
+        f"{query.name}: {name} is said to have no column" for name in unfilled if name in names or name not in fields
+    ]
     wrong += [] if in_order else [f"{query.name}: columns {names}, fields {list(fields)}"]
     wrong += [
         f"{query.name}: {name} is {kind}, its field {hints[name]}"
@@ -164,8 +179,11 @@ async def checked_values(db: asyncpg.Connection) -> dict[str, set[str]]:
 async def test_every_column_of_a_few_words_has_a_check(db: asyncpg.Connection) -> None:
     columns = await db.fetch(
         """
-        select table_name || '.' || column_name as name from information_schema.columns
-         where table_schema = 'public' and column_name = any ($1) and data_type in ('text', 'ARRAY')""",
+        select table_name || '.' || column_name as name
+          from information_schema.columns
+          join information_schema.tables using (table_schema, table_name)
+         where table_schema = 'public' and table_type = 'BASE TABLE' and column_name = any ($1)
+           and data_type in ('text', 'ARRAY')""",
         ENUM_LIKE,
     )
     checked = await checked_values(db)
@@ -182,7 +200,7 @@ async def test_every_enumeration_of_the_rules_equals_its_check(db: asyncpg.Conne
         if inspect.isclass(value) and issubclass(value, StrEnum) and value is not StrEnum
     }
     checked = await checked_values(db)
-    assert declared == STORED.keys()
+    assert declared == STORED.keys() | EPHEMERAL
     assert {kind.__name__: set(kind) for kind in STORED} == {
         kind.__name__: checked[column] for kind, column in STORED.items()
     }

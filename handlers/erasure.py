@@ -1,0 +1,104 @@
+"""Deleting one's account, for good: the person at once, what they said in batches."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import inf
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from handlers.edits import message_deleted
+from handlers.nothing import Done
+from handlers.participants import go
+from handlers.sessions import end_all
+from rules.users import Scope
+from server.adapters.attachments import delete_files
+from server.commands.context import Context, Services, Work, work
+from server.commands.registry import Limit, Payload, command, signed_in
+from server.errors import Unauthenticated
+from server.rooms.names import conversation_room, user_room
+from storage import conversations, erasure, messages, participants, users
+from storage.erasure import Said
+
+BATCH = 200  # messages of one transaction, each with a push
+AT_ONCE = 10  # batches before the answer; what is more goes on behind it, and after a restart
+UNFINISHED = 100  # people of one run of the job
+
+
+class DeleteAccount(Payload, frozen=True):
+    password: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+@command("account:delete", allow=signed_in, limit=Limit.WRITES, scope=Scope.FULL, transaction=False)
+async def delete(ctx: Context, p: DeleteAccount) -> Done:
+    """Delete one's account: everything personal goes, every device is signed out, and nobody comes back to it."""
+    user_id = ctx.user.user_id
+    ctx.take(Limit.LOGIN_ACCOUNT, user_id)
+    async with ctx.services.database.connection() as db:
+        stored = await users.find_password(db, user_id)
+    if not await ctx.services.passwords.matches(stored, p.password):
+        raise Unauthenticated("The password is wrong.")
+    async with ctx.transaction():
+        await users.lock_user(ctx.db, user_id)
+        if await users.find_password(ctx.db, user_id) != stored:
+            raise Unauthenticated("The password is wrong.")  # changed meanwhile
+        await end_all(ctx, user_id, "account_deleted")
+        await erasure.erase_person(ctx.db, user_id)
+        # The rooms come last, and what is pushed while they are held comes behind what is blanked.
+        await ctx.lock(user_room(user_id))
+        await erasure.blank_events(ctx.db, user_id)
+    if not await erase_talk(ctx.services, user_id, AT_ONCE):
+        ctx.then(partial(erase_talk, ctx.services, user_id))
+    return Done()
+
+
+async def finish_all(services: Services) -> int:
+    """Go on where an instance was stopped amid an erasure; how many people were left."""
+    async with services.database.connection() as db:
+        left = await erasure.list_unfinished(db, UNFINISHED)
+    for user_id in left:
+        await erase_talk(services, user_id)
+    return len(left)
+
+
+async def erase_talk(services: Services, user_id: UUID, batches: float = inf) -> bool:
+    """Take a deleted person out of their groups and blank what they said; whether that was all.
+
+    At most so many batches are done. Everybody in the rooms is told of each message, as of one that its sender deletes.
+    """
+    after = ""
+    while batches > 0:
+        batches -= 1
+        async with services.database.connection() as db:
+            group = await erasure.find_group(db, user_id)
+            found = [] if group else await erasure.list_messages(db, user_id, after, BATCH)
+        if group:
+            await work(services, partial(_leave, group, user_id))
+        elif found:
+            files = await work(services, partial(_blank, found))
+            await delete_files(services.attachments, files)
+            after = found[-1].client_id
+        else:
+            async with services.database.connection() as db:
+                await erasure.note_finished(db, user_id)
+            return True
+    return False
+
+
+async def _leave(group: UUID, user_id: UUID, at_work: Work) -> None:
+    await conversations.lock_conversation(at_work.db, group)
+    await at_work.lock(conversation_room(group), user_room(user_id))
+    part = await participants.find_participant(at_work.db, group, user_id)
+    if part is not None:
+        await go(at_work, group, part)
+
+
+async def _blank(found: Sequence[Said], at_work: Work) -> list[UUID]:
+    await at_work.lock(*{conversation_room(said.conversation_id) for said in found})
+    ids = [said.message_id for said in found]
+    files = await messages.blank_messages(at_work.db, ids)
+    for message in await messages.list_blanked(at_work.db, ids):
+        room = conversation_room(message.conversation_id)
+        at_work.push(message_deleted, message, to=room, message_id=message.message_id)
+    return files

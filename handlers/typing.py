@@ -1,0 +1,46 @@
+"""Who is typing. Every push carries the whole list, which replaces the one before; an entry ends after six seconds."""
+
+from uuid import UUID
+
+import msgspec
+
+from handlers.permissions import participant
+from rules.typing import TypingState
+from server.commands.context import Context
+from server.commands.registry import Limit, Payload, Transport, command, push
+from server.rooms.names import conversation_room
+from server.rooms.typing import Typist
+from storage import conversations
+
+
+class TypingChanged(msgspec.Struct, frozen=True):
+    """All who type in a conversation now."""
+
+    conversation_id: UUID
+    typing: list[Typist]
+
+
+typing_changed = push(
+    "typing:changed",
+    TypingChanged,
+    "The list of who types has changed.",
+    rooms=("conversation", "thread"),
+    ephemeral=True,
+)
+
+
+class SetTyping(Payload, frozen=True):
+    conversation_id: UUID
+    state: TypingState
+
+
+class TypingSet(msgspec.Struct, frozen=True):
+    """Nothing to say."""
+
+
+@command("typing:set", allow=participant, limit=Limit.READS, transport=Transport.SOCKET)
+async def set_(ctx: Context, p: SetTyping) -> TypingSet:
+    """Say that one types, records or has stopped; again every few seconds while it goes on."""
+    if not await conversations.has_block(ctx.db, p.conversation_id):
+        ctx.services.typing.set(conversation_room(p.conversation_id), ctx.user.user_id, p.state)
+    return TypingSet()

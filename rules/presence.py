@@ -1,0 +1,9 @@
+"""Whether somebody is there."""
+
+from enum import StrEnum
+
+
+class PresenceState(StrEnum):
+    ONLINE = "online"
+    AWAY = "away"
+    OFFLINE = "offline"

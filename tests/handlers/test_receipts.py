@@ -1,0 +1,281 @@
+"""Marks of what was read and delivered, typing and presence: what bypasses the log, and what of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from server.rooms.bus import LocalBus, LocalHub
+from tests.people import Device, Instance, Person, Push, Refusal
+from tests.servers import execute
+
+NewInstance = Callable[..., Awaitable[Instance]]
+
+
+@pytest.fixture
+def migrated_database(shared_database: str) -> str:
+    """Nothing here needs a database of its own."""
+    return shared_database
+
+
+@pytest.fixture
+async def two(new_instance: NewInstance) -> list[Instance]:
+    """Two instances on one bus, which tell of presence as fast as it changes."""
+    hub = LocalHub()
+    return [await new_instance(bus=LocalBus(hub), PARLEY_PRESENCE_DEBOUNCE_MS="0") for _ in range(2)]
+
+
+async def say(person: Person, chat: str, count: int = 1) -> int:
+    """Send messages; the seq of the last one."""
+    seq = 0
+    for _ in range(count):
+        sent = await person.post("message:send", conversation_id=chat, client_id=uuid4().hex, text="hello")
+        seq = sent["seq"]
+    return seq
+
+
+def heard(device: Device, name: str) -> list[Any]:
+    return [push.payload for push in device.heard if push.name == name]
+
+
+async def until_hearing(device: Device, name: str, last: Callable[[Any], bool]) -> Push:
+    """Wait until the latest push of that name is this."""
+
+    def seen(pushes: list[Push]) -> Push | None:
+        of = [push for push in pushes if push.name == name]
+        return of[-1] if of and last(of[-1].payload) else None
+
+    found: Push = await device.until(seen, f"{name}")
+    return found
+
+
+# receipts
+
+
+async def test_marks_move_forward_only_and_reach_ones_own_devices(
+    amina: Person, bilal: Person, their_chat: str
+) -> None:
+    phone, laptop, other = await bilal.connect(), await bilal.connect(), await amina.connect()
+    head = await say(amina, their_chat, 3)
+    mark = {"conversation_id": their_chat}
+    assert await phone.call("receipt:delivered", **mark, seq=head) == {"read_seq": 0, "delivered_seq": head}
+    assert await phone.call("receipt:read", **mark, seq=head - 1) == {"read_seq": head - 1, "delivered_seq": head}
+    assert await phone.call("receipt:read", **mark, seq=1) == {"read_seq": head - 1, "delivered_seq": head}
+    assert await phone.call("receipt:read", **mark, seq=10**9) == {"read_seq": head, "delivered_seq": head}
+    await until_hearing(laptop, "conversation:mine", lambda mine: mine["read_seq"] == head)
+    assert [mine["unread_count"] for mine in heard(laptop, "conversation:mine")] == [3, 1, 0]
+    last = await until_hearing(other, "receipt:changed", lambda receipt: receipt["read_seq"] == head)
+    assert last.payload == {
+        "conversation_id": their_chat,
+        "user_id": bilal.user_id,
+        "read_seq": head,
+        "delivered_seq": head,
+    }
+    assert last.meta.keys() == {"room", "at"}
+    assert len(heard(other, "receipt:changed")) == 2  # the first at once, the others within the second as one
+    seen = await amina.post("conversation:get", conversation_id=their_chat)
+    marks = {one["user_id"]: (one["read_seq"], one["delivered_seq"]) for one in seen["participants"]}
+    assert marks[bilal.user_id] == (head, head)
+
+
+async def test_unread_is_what_others_said_behind_the_mark(amina: Person, bilal: Person, their_chat: str) -> None:
+    await say(amina, their_chat, 2)
+    seq = await say(bilal, their_chat)
+    await say(amina, their_chat, 2)
+
+    async def unread() -> int:
+        count: int = (await bilal.post("conversation:get", conversation_id=their_chat))["unread_count"]
+        return count
+
+    assert await unread() == 4
+    await bilal.post("receipt:read", conversation_id=their_chat, seq=seq)
+    assert await unread() == 2
+    [message] = (await amina.post("message:history", conversation_id=their_chat, limit=1))["messages"]
+    await amina.post("message:delete", message_id=message["message_id"])
+    assert await unread() == 1
+
+
+async def test_a_stranger_marks_nothing(parley: Instance, their_chat: str) -> None:
+    stranger = await parley.person("stranger")
+    for command in ("receipt:read", "receipt:delivered"):
+        with pytest.raises(Refusal, match="not_found"):
+            await stranger.post(command, conversation_id=their_chat, seq=1)
+
+
+async def test_in_a_crowd_marks_are_ones_own_affair(
+    monkeypatch: pytest.MonkeyPatch, parley: Instance, amina: Person, bilal: Person
+) -> None:
+    monkeypatch.setattr("handlers.receipts.CROWD", 1)
+    group = await parley.chat(amina, bilal, kind="group")
+    other = await amina.connect()
+    head = await say(amina, group)
+    await bilal.post("receipt:read", conversation_id=group, seq=head)
+    await say(amina, group)
+    await other.until(lambda _: other.position(group) == head + 1)
+    assert heard(other, "receipt:changed") == []
+
+
+# typing
+
+
+async def test_typing_is_a_whole_list_on_every_instance_and_ends_by_itself(
+    monkeypatch: pytest.MonkeyPatch, two: list[Instance]
+) -> None:
+    monkeypatch.setattr("server.rooms.typing.EXPIRY_S", 0.3)
+    amina, bilal, carim = await two[0].person("amina"), await two[0].person("bilal"), await two[1].person("carim")
+    group = await two[0].chat(amina, bilal, carim, kind="group")
+    phones = [await person.connect() for person in (amina, bilal, carim)]
+    assert await phones[0].call("typing:set", conversation_id=group, state="typing") == {}
+    await phones[2].hearing("typing:changed")
+    await phones[1].call("typing:set", conversation_id=group, state="recording")
+    both = [{"user_id": amina.user_id, "state": "typing"}, {"user_id": bilal.user_id, "state": "recording"}]
+    for phone in phones:
+        await until_hearing(phone, "typing:changed", lambda changed: changed["typing"] == both)
+    for phone in phones:
+        ended = await until_hearing(phone, "typing:changed", lambda changed: changed["typing"] == [])
+        assert ended.room == f"conversation:{group}"
+        assert ended.meta.keys() == {"room", "at"}
+
+
+async def test_what_is_sent_is_typed_no_more(amina: Person, bilal: Person, their_chat: str) -> None:
+    phone, other = await amina.connect(), await bilal.connect()
+    await phone.call("typing:set", conversation_id=their_chat, state="typing")
+    await other.hearing("typing:changed")
+    await phone.call("typing:set", conversation_id=their_chat, state="typing")  # goes on
+    await phone.send(their_chat, "done")
+    await until_hearing(other, "typing:changed", lambda changed: changed["typing"] == [])
+    assert [len(changed["typing"]) for changed in heard(other, "typing:changed")] == [1, 0]
+
+
+async def test_who_is_blocked_or_a_stranger_types_unseen(parley: Instance, amina: Person, bilal: Person) -> None:
+    chat = await parley.chat(amina, bilal)
+    stranger = await parley.person("stranger")
+    phone, other, third = await bilal.connect(), await amina.connect(), await stranger.connect()
+    with pytest.raises(Refusal, match="not_found"):
+        await third.call("typing:set", conversation_id=chat, state="typing")
+    await execute(
+        parley.dsn, f"insert into user_blocks (blocker_id, blocked_id) values ('{amina.user_id}', '{bilal.user_id}')"
+    )
+    assert await phone.call("typing:set", conversation_id=chat, state="typing") == {}
+    await phone.call("receipt:read", conversation_id=chat, seq=0)
+    await other.call("account:me")
+    assert heard(other, "typing:changed") == []
+
+
+# presence
+
+
+async def test_presence_is_told_to_those_who_share_a_conversation_on_every_instance(two: list[Instance]) -> None:
+    amina, bilal, stranger = await two[0].person("amina"), await two[1].person("bilal"), await two[1].person("s")
+    await two[0].chat(amina, bilal)
+    watcher = await amina.connect()
+    watched = await watcher.call("presence:watch", user_ids=[bilal.user_id, stranger.user_id, str(uuid4())])
+    assert watched == {"presences": [{"user_id": bilal.user_id, "state": "offline", "last_seen_at": None}]}
+    phone = await bilal.connect()
+    came = await watcher.hearing("presence:changed", state="online")
+    assert came.payload == {"user_id": bilal.user_id, "state": "online", "last_seen_at": None}
+    assert came.meta.keys() == {"room", "at"}
+    assert came.room == f"user:{amina.user_id}"
+    laptop = await bilal.connect(to=two[0])
+    await phone.call("presence:set", state="away")
+    await laptop.call("presence:set", state="away")
+    await watcher.hearing("presence:changed", state="away")
+    await phone.leave()
+    await laptop.leave()
+    left = await watcher.hearing("presence:changed", state="offline")
+    assert left.payload["last_seen_at"] is not None
+    [again] = (await watcher.call("presence:watch", user_ids=[bilal.user_id]))["presences"]
+    assert again == left.payload
+    assert await watcher.call("presence:unwatch", user_ids=[bilal.user_id]) == {}
+    assert all(not instance.parley.presences._watchers for instance in two)
+
+
+async def test_a_lost_connection_that_comes_back_is_not_told(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[0].person("bilal")
+    await two[0].chat(amina, bilal)
+    two[0].parley.presences._debounce_s = 30.0
+    watcher = await amina.connect()
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    phone = await bilal.connect()
+    await watcher.hearing("presence:changed", state="online")
+    await phone.leave()
+    await (await bilal.connect()).call("account:me")
+    [now] = (await watcher.call("presence:watch", user_ids=[bilal.user_id]))["presences"]
+    assert now["state"] == "online"
+    assert "offline" not in [changed["state"] for changed in heard(watcher, "presence:changed")]
+
+
+async def test_who_shares_nothing_any_more_is_watched_no_more(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    group = await two[0].chat(amina, bilal, kind="group")
+    watcher, phone = await amina.connect(), await bilal.connect()
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    await phone.call("conversation:leave", conversation_id=group)
+    gone = await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "offline")
+    assert gone.payload["last_seen_at"] is None
+    assert two[0].parley.presences.watched_by(two[0].parley.delivery.sockets()[0]) == []
+
+
+async def test_a_crashed_instance_leaves_nobody_behind(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    await two[0].chat(amina, bilal)
+    watcher = await amina.connect()
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    await bilal.connect()
+    await watcher.hearing("presence:changed", state="online")
+    crashed = two[1].parley.presences
+    for task in crashed._tasks:
+        task.cancel()  # it renews no more
+    await execute(
+        two[0].dsn,
+        f"update presence_instances set expires_at = now() where instance_id = '{crashed._instance_id}'",
+    )
+    await two[0].parley.presences._renew()
+    await two[0].parley.presences._tell(set(two[0].parley.presences._watchers))
+    await watcher.hearing("presence:changed", state="offline")
+
+
+async def test_who_is_blocked_sees_nobody_there(parley: Instance, amina: Person, bilal: Person) -> None:
+    await parley.chat(amina, bilal)
+    await execute(
+        parley.dsn, f"insert into user_blocks (blocker_id, blocked_id) values ('{amina.user_id}', '{bilal.user_id}')"
+    )
+    phones = [await amina.connect(), await bilal.connect()]
+    for phone, other in zip(phones, (bilal, amina), strict=True):
+        [seen] = (await phone.call("presence:watch", user_ids=[other.user_id]))["presences"]
+        assert seen == {"user_id": other.user_id, "state": "offline", "last_seen_at": None}
+
+
+async def test_a_block_ends_the_watch_of_both(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    await two[0].chat(amina, bilal)
+    phones = [await amina.connect(), await bilal.connect()]
+    for phone, other in zip(phones, (bilal, amina), strict=True):
+        await phone.call("presence:watch", user_ids=[other.user_id])
+    await phones[0].call("user:block", user_id=bilal.user_id)
+    for phone, other in zip(phones, (bilal, amina), strict=True):
+        gone = await until_hearing(phone, "presence:changed", lambda changed: changed["state"] == "offline")
+        assert gone.payload == {"user_id": other.user_id, "state": "offline", "last_seen_at": None}
+
+
+async def test_a_socket_watches_so_many_people(monkeypatch: pytest.MonkeyPatch, amina: Person) -> None:
+    monkeypatch.setattr("handlers.presence.WATCHED", 2)
+    phone = await amina.connect()
+    error = (await phone.answer("presence:watch", user_ids=[str(uuid4()) for _ in range(3)]))["error"]
+    assert (error["code"], error["limit"]) == ("too_large", 2)
+    error = (await phone.answer("presence:watch", user_ids=[str(uuid4()) for _ in range(201)]))["error"]
+    assert (error["code"], error["limit"]) == ("too_large", 200)
+
+
+async def test_ephemeral_commands_are_the_sockets_own(amina: Person, their_chat: str) -> None:
+    for command, payload in (
+        ("typing:set", {"conversation_id": their_chat, "state": "typing"}),
+        ("presence:set", {"state": "away"}),
+        ("presence:watch", {"user_ids": []}),
+        ("presence:unwatch", {"user_ids": []}),
+    ):
+        with pytest.raises(Refusal, match="unknown_command"):
+            await amina.post(command, **payload)
