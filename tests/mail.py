@@ -47,7 +47,8 @@ class Mailbox:
             if verb == "DATA":
                 writer.write(b"354 go on\r\n")
                 await self._keep(await reader.readuntil(b"\r\n.\r\n"))
-            writer.write(b"221 bye\r\n" if verb == "QUIT" else b"250 ok\r\n")
+            answers = {"QUIT": b"221 bye\r\n", "EHLO": b"250-mail.example.org\r\n250 AUTH PLAIN LOGIN\r\n"}
+            writer.write(answers.get(verb, b"250 ok\r\n"))
             if verb == "QUIT":
                 break
         writer.close()

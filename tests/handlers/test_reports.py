@@ -71,9 +71,11 @@ async def test_what_one_does_not_see_one_does_not_report(
     await amina.post("participant:add", conversation_id=group, user_id=carim.user_id)
     after = await say(amina, group, "after")
     assert (await report(carim, "message", after))["status"] == "open"
+    with pytest.raises(Refusal, match="not_found"):
+        await report(carim, "message", before)
     async with parley.parley.database.connection() as db:
         await db.execute("update users set status = 'deleted' where user_id = $1", gone.user_id)
-    unseen = [("message", before), ("conversation", their_chat), ("message", await say(bilal, their_chat, "secret"))]
+    unseen = [("conversation", their_chat), ("message", await say(bilal, their_chat, "secret"))]
     unseen += [("user", gone.user_id), ("user", group), ("message", bilal.user_id)]
     unseen += [(kind, str(uuid4())) for kind in ("user", "conversation", "message")]
     await amina.post("participant:remove", conversation_id=group, user_id=carim.user_id)

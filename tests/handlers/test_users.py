@@ -325,6 +325,8 @@ async def test_a_repeat_is_no_second_suspension(parley: Instance, root: Person, 
         reason = await db.fetchval("select status_reason from users where user_id = $1", bilal.user_id)
     assert [row["name"] for row in told] == ["user:updated", "session:revoked"]
     assert reason == "more spam"
+    restored = await root.post("user:restore", user_id=bilal.user_id, reason="more spam")
+    assert restored["status"] == "active"
 
 
 async def test_administrators_alone_suspend_and_not_themselves(
