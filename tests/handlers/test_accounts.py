@@ -231,7 +231,7 @@ async def test_logins_to_one_account_are_throttled_whatever_its_case(parley: Ins
         assert status == 401
     status, error = await refusal(parley, "account:login", login=name, password="wrong")
     assert (status, error["code"]) == (429, "rate_limited")
-    assert 10_000 < error["retry_after_ms"] <= 12_100  # five a minute
+    assert 1_000 < error["retry_after_ms"] <= 12_100  # five a minute, less what the tries took
     assert (await refusal(parley, "account:login", login=a_name(), password="wrong"))[0] == 401
 
 

@@ -101,7 +101,7 @@ async def test_usernames_that_begin_so_come_before_names_that_contain_it(parley:
 @pytest.mark.both_postgres
 @pytest.mark.parametrize(
     ("query", "finds"),
-    [("amina fer", True), ("AMINA", True), ("feroz", True), ("fe", True), ("roz", True), ("er", False), ("أمي", True),
+    [("amina fer", True), ("AMINA F", True), ("feroz", True), ("fe", True), ("roz", True), ("er", False), ("أمي", True),
      ("أمينة فيروز", True), ("فيروز", True), ("في", True), ("amina feros", True), ("bilal", False)],
 )  # fmt: skip
 async def test_a_search_finds_names_in_both_languages_and_forgives_a_slip(
