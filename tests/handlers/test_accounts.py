@@ -226,23 +226,32 @@ async def test_whoever_is_suspended_is_out(parley: Instance) -> None:
 
 async def test_logins_to_one_account_are_throttled_whatever_its_case(parley: Instance) -> None:
     name = a_name()
-    for n in range(5):
-        status, _ = await refusal(parley, "account:login", login=name.swapcase() if n % 2 else name, password="wrong")
-        assert status == 401
-    status, error = await refusal(parley, "account:login", login=name, password="wrong")
+    answers = await asyncio.gather(
+        *(
+            refusal(parley, "account:login", login=name.swapcase() if n % 2 else name, password="wrong")
+            for n in range(6)
+        )
+    )
+    *others, (status, error) = sorted(answers, key=lambda answer: answer[0])
+    assert [answer[0] for answer in others] == [401] * 5
     assert (status, error["code"]) == (429, "rate_limited")
     assert 1_000 < error["retry_after_ms"] <= 12_100  # five a minute, less what the tries took
     assert (await refusal(parley, "account:login", login=a_name(), password="wrong"))[0] == 401
 
 
 async def test_logins_from_one_address_are_throttled(parley: Instance) -> None:
-    for _ in range(10):
-        assert (await refusal(parley, "account:login", login=a_name(), password="wrong"))[0] == 401
-    path = f"{parley.url}/api/account/login"
-    async with parley.http.post(path, json={"login": a_name(), "password": "wrong"}) as response:
-        error = (await response.json())["error"]
-        assert (response.status, error["code"]) == (429, "rate_limited")
-        assert int(response.headers["Retry-After"]) == -(-error["retry_after_ms"] // 1000) <= 7  # ten a minute
+    # At once: on a slow machine ten one after the other take as long as the bucket takes to fill again.
+    async def log_in() -> tuple[int, str | None, Any]:
+        path = f"{parley.url}/api/account/login"
+        async with parley.http.post(path, json={"login": a_name(), "password": "wrong"}) as response:
+            return response.status, response.headers.get("Retry-After"), (await response.json())["error"]
+
+    *others, (status, retry_after, error) = sorted(
+        await asyncio.gather(*(log_in() for _ in range(11))), key=lambda answer: answer[0]
+    )
+    assert [answer[0] for answer in others] == [401] * 10
+    assert (status, error["code"]) == (429, "rate_limited")
+    assert int(retry_after or 0) == -(-error["retry_after_ms"] // 1000) <= 7  # ten a minute
 
 
 async def test_registering_counts_as_a_write_of_its_address(new_instance: Callable[..., Any]) -> None:
