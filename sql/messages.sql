@@ -110,24 +110,9 @@ select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachment
 
 -- name: search(reader_id, query, conversation_id, before_id, most)
 -- record_class: Message
--- Latest first, among what the reader may see: their conversations stand in the index beside the words.
-with mine as materialized (
-    select p.conversation_id, p.joined_seq
-      from conversation_participants p
-     where p.user_id = :reader_id and p.left_at is null
-       and (:conversation_id::uuid is null or p.conversation_id = :conversation_id::uuid)
-), wanted as materialized (
-    select q && (select string_agg(quote_literal(conversation_id), ' | ')::tsquery from mine) as query
-      from websearch_to_tsquery('parley', searchable(:query::text)) as q
-     where numnode(q) > 0
-)
 select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
        m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
-  from (
-    select f.message_id from wanted w
-      join messages f on message_words(f.conversation_id, f.text) @@ w.query and f.text is not null
-      join mine on mine.conversation_id = f.conversation_id and f.seq > mine.joined_seq
-     where :before_id::uuid is null or f.message_id < :before_id::uuid
-     order by f.message_id desc limit :most) found
+  from search_messages(:reader_id::uuid, :query::text, :conversation_id::uuid, :before_id::uuid, :most::int)
+       with ordinality as found (message_id, ord)
   join message_objects m using (message_id)
- order by m.message_id desc;
+ order by found.ord;

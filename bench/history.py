@@ -1,0 +1,254 @@
+"""How long pages of history and searches take in a long conversation: `python -m bench.history`.
+
+100,000 messages of ten words in one conversation, drawn from a vocabulary of English and Arabic words of which some are
+common and most are not; beside it fifty shorter conversations of the reader's and fifty-one of strangers. Each case is
+asked over HTTP, one request at a time, of a server process on a core of its own. The aim is a p95 of 20 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+
+from bench.crowds import Crowd
+from bench.machine import Cores, describe
+from bench.peers import PARLEY, Site
+from bench.seeding import TOKEN_TTL_S
+from bench.services import Postgres
+from server.commands.tokens import Tokens
+
+LONG = 100_000  # messages in the conversation that is read
+SHORT = 200  # in each of the others
+LIMIT = 50
+AIM_MS = 20.0
+WARM = 3  # requests of each case that don't count
+CASE_S = 10.0  # after which a case has been asked often enough
+CROWD = Crowd("history", people=6, size=3, rooms_each=51, senders=0)
+RARE = "zanzibar"
+
+# 30 stems with 24 endings and 28 with 10 beginnings are 1,000 words. One is drawn by the square of a random number, so
+# that the first is in a quarter of the messages and the last in one of two hundred. The rare word is in twenty.
+VOCABULARY = """
+create table vocabulary as
+select row_number() over (order by md5(word)) - 1 as n, word from (
+    select stem || ending as word
+      from unnest(string_to_array('bicycl chair garden window market silver yellow carpet mirror kitchen camera guitar'
+           || ' jacket basket pocket bottle castle button letter number summer winter river bridge butter candle dollar'
+           || ' engine forest hammer', ' ')) as stem
+     cross join unnest(string_to_array(' ,s,ed,ing,er,ly,y,al,ish,ist,less,ful,ness,ment,able,ward,wise,hood,like,ship'
+           || ',dom,let,ette,ism', ',')) as ending
+    union all
+    select prefix || stem
+      from unnest(string_to_array('سعر كتاب بيت سيارة دراجة كرسي حديقة سوق باب نافذة مدينة شارع قلم هاتف صورة'
+           || ' ساعة طاولة مفتاح قميص حذاء خاتم مرآة مطبخ حقيبة جسر نهر غابة شمعة', ' ')) as stem
+     cross join unnest(string_to_array(' ,ال,و,ب,ل,ف,ك,وال,بال,فال', ',')) as prefix) words(word);
+update vocabulary set word = trim(word);
+create unique index on vocabulary (n);
+"""
+
+MESSAGES = f"""
+insert into messages (message_id, conversation_id, seq, sender_id, client_id, body_hmac, type, text, at)
+select uuidv7(), $1::uuid, seq, ($2::uuid[])[1 + seq % 3], 'history-' || $1::uuid || seq, '\\x00', 'text',
+       (select string_agg(word, ' ' order by place)
+          from (select place, floor((select count(*) from vocabulary) * power(random() + 0 * seq, 2))::int as n
+                  from generate_series(1, 10) as place) drawn
+          join vocabulary using (n)) || case when $4::boolean and seq % 5000 = 77 then ' {RARE}' else '' end,
+       now() - ($3::int - seq) * interval '1 minute'
+  from generate_series(1, $3::int) as seq
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question: its command, its payload anew for each time that it is asked, and how many messages it has in all."""
+
+    title: str
+    command: str
+    payload: Callable[[], dict[str, Any]]
+    found: int | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a case took, in milliseconds, how often it was `unavailable`, and how many messages its page had."""
+
+    case: Case
+    times: int
+    refused: int
+    p50: float
+    p95: float
+    page: int
+
+
+async def fill(dsn: str) -> None:
+    """The words and the messages."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(VOCABULARY)
+        for number, conversation_id in enumerate(CROWD.conversation_ids):
+            people = [CROWD.user_ids[n] for n in CROWD.members(number)]
+            count = LONG if number == 0 else SHORT
+            await connection.execute(MESSAGES, conversation_id, people, count, number == 0)
+            await connection.execute("update rooms set last_seq = $2 where room_id = $1", conversation_id, count)
+        await connection.execute("vacuum analyze")
+    finally:
+        await connection.close()
+
+
+async def searches(dsn: str) -> list[tuple[str, str, int]]:
+    """What is searched for: a title, the query, and how many messages have it."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        words = [row[0] for row in await connection.fetch("select word from vocabulary order by n")]
+        latin = [word for word in words if word.isascii()]
+        arabic = next(word for word in words if not word.isascii())
+        queries = [
+            ("rare word", RARE),
+            ("common word", latin[0]),
+            ("two words", f"{latin[0]} {latin[1]}"),
+            ("Arabic word", arabic),
+            ("phrase", f'"{latin[0]} {latin[1]}"'),
+        ]
+        counting = """
+            select count(*) from messages
+             where message_words(conversation_id, text) @@ websearch_to_tsquery('parley', searchable($1))"""
+        return [(title, query, await connection.fetchval(counting, query)) for title, query in queries]
+    finally:
+        await connection.close()
+
+
+def history_cases(conversation_id: UUID) -> list[Case]:
+    """Pages at the end, in the middle and from a place on."""
+    here = {"conversation_id": str(conversation_id), "limit": LIMIT}
+
+    def middle() -> int:
+        return random.randint(LONG // 4, 3 * LONG // 4)
+
+    return [
+        Case("history: the latest", "message/history", lambda: here),
+        Case("history: before_seq, in the middle", "message/history", lambda: {**here, "before_seq": middle()}),
+        Case("history: after_seq, in the middle", "message/history", lambda: {**here, "after_seq": middle()}),
+    ]
+
+
+async def search_cases(ask: Ask, conversation_id: UUID, sought: Sequence[tuple[str, str, int]]) -> list[Case]:
+    """Each query in the conversation and in all of one's own, its first page and, where there is one, its second."""
+    cases = []
+    for scope, where in (("here", {"conversation_id": str(conversation_id)}), ("in all of mine", {})):
+        for title, query, found in sought:
+            payload = {"query": query, "limit": LIMIT, **where}
+            first = await ask("message/search", payload)
+            following = first and first["next"]
+            name = f"search {scope}: {title}"
+            cases.append(Case(name, "message/search", lambda payload=payload: payload, found))  # type: ignore[misc]
+            if following:
+                second = {**payload, "before": following}
+                cases.append(Case(f"{name}, page 2", "message/search", lambda second=second: second, found))  # type: ignore[misc]
+    return cases
+
+
+Ask = Callable[[str, dict[str, Any]], Any]
+
+
+@asynccontextmanager
+async def asking(url: str, secret: str) -> AsyncIterator[Ask]:
+    """Ask the server in the name of the first person, on one connection that is kept; None is `unavailable`."""
+    tokens = Tokens((secret,), access_ttl_s=TOKEN_TTL_S, refresh_ttl_s=TOKEN_TTL_S)
+    token, _ = tokens.access(CROWD.user_ids[0], CROWD.session_ids[0])
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+
+        async def ask(command: str, payload: dict[str, Any]) -> Any:
+            async with http.post(f"{url}/api/{command}", json=payload) as response:
+                answer = await response.json()
+            if not answer["ok"] and answer["error"]["code"] != "unavailable":
+                raise RuntimeError(f"{command} {payload}: {answer['error']}")
+            return answer.get("data")
+
+        yield ask
+
+
+async def measure(ask: Ask, case: Case, times: int) -> Timing:
+    """Ask it so many times, one after the other, or for as long as there is time."""
+    taken: list[float] = []
+    refused = page = 0
+    ends = time.perf_counter() + CASE_S
+    for n in range(WARM + times):
+        payload = case.payload()
+        begun = time.perf_counter()
+        if n > WARM and begun > ends:
+            break
+        answer = await ask(case.command, payload)
+        if n >= WARM:
+            taken.append((time.perf_counter() - begun) * 1000)
+            refused += answer is None
+        page = len(answer["messages"]) if answer else 0
+    p95 = statistics.quantiles(taken, n=20, method="inclusive")[-1] if len(taken) > 1 else taken[0]
+    return Timing(case, len(taken), refused, statistics.median(taken), p95, page)
+
+
+async def run(url: str, secret: str, dsn: str, times: int, words: str) -> list[Timing]:
+    """Every case whose title has the words in it."""
+    async with asking(url, secret) as ask:
+        long = CROWD.conversation_ids[0]
+        cases = [*history_cases(long), *await search_cases(ask, long, await searches(dsn))]
+        return [await measure(ask, case, times) for case in cases if words in case.title]
+
+
+def show(timings: Sequence[Timing], times: int, machine: str) -> None:
+    """The table."""
+    table = Table("case", "messages that fit", "on the page", "p50 ms", "p95 ms", f"aim ≤ {AIM_MS:g} ms")
+    for timing in timings:
+        fits = "-" if timing.case.found is None else f"{timing.case.found:,}"
+        verdict = "met" if timing.p95 <= AIM_MS else "MISSED"
+        if timing.refused:
+            verdict = f"MISSED: {timing.refused} of {timing.times} unavailable"
+        table.add_row(timing.case.title, fits, str(timing.page), f"{timing.p50:.1f}", f"{timing.p95:.1f}", verdict)
+    console = Console(width=None if os.isatty(1) else 140)
+    console.print(table)
+    asked = f"{times} requests a case, or as many as {CASE_S:g} s had"
+    console.print(f"{LONG:,} messages in the conversation; {asked}; limit {LIMIT}; {machine}.")
+
+
+def main() -> None:
+    """Fill, ask, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
+    parser.add_argument("--times", type=int, default=300, help="requests of each case (300)")
+    parser.add_argument("--cases", default="", help="those alone whose titles have these words in them (all)")
+    options = parser.parse_args()
+    times = max(20, options.times)
+    cores, secret = Cores.of_this_machine(), secrets.token_hex(32)
+    machine = describe()
+    os.sched_setaffinity(0, {int(cores.load)})
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
+        folder.chmod(0o711)
+        postgres = Postgres(folder, cores.rest)
+        stack.callback(postgres.stop)
+        site = Site(PARLEY, postgres, [CROWD], secret, folder)
+        asyncio.run(fill(site._dsn))
+        postgres.checkpoint()
+        (server,) = site.start(1, cores.server, None)
+        stack.callback(server.stop)
+        timings = asyncio.run(run(f"http://127.0.0.1:{server.port}", secret, site._dsn, times, options.cases))
+    show(timings, times, machine)
+
+
+if __name__ == "__main__":
+    main()
