@@ -1030,7 +1030,7 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
-  /** Read the events behind `after`, to fill a hole; `reset` where they are swept or `after` is beyond the head. */
+  /** Read the events behind `after`, to fill a hole. `reset` where some of the page are swept, or `after` is beyond the head. */
   "room:sync": {
     payload: SyncRoom;
     data: Synced;

@@ -13,7 +13,7 @@ from server.commands.pages import Seq
 from server.commands.payload import decode
 from server.commands.registry import Limit, push
 from server.commands.tokens import Claims
-from server.errors import Unauthenticated
+from server.errors import Unauthenticated, Unavailable
 from server.rooms.joining import Joining, Standing
 from server.rooms.names import Room, parse, user_room
 from server.rooms.sockets import Socket
@@ -76,7 +76,7 @@ class Admitting:
         claims = services.tokens.read(asked.token)
         services.limits.take(Limit.CONNECTS, claims.user_id)
         socket = Socket(connection, claims.user_id, claims.session_id)
-        # Registered first, closed, then judged: a removal delivered from here on takes the registration away.
+        # Registered first, closed, then judged: a removal delivered from here on is noted, and the snapshot decides.
         services.delivery.enter(socket)
         try:
             return await self._welcome(services, socket, asked, claims)
@@ -95,6 +95,7 @@ class Admitting:
             standings = {Room(row.kind, row.room_id): Standing(row.last_seq, row.floor) for row in rows[: ROOMS + 1]}
             others = [room for room in afters if room not in standings]
             standings.update(await joining.judge(db, socket.user_id, others) if others else {})
+        _stay_in_the_epoch(services, socket, rows[0].epoch)
         for room in afters.keys() - standings.keys():
             services.delivery.release(socket, room)
         first, epoch = rows[0], str(rows[0].epoch)
@@ -122,6 +123,15 @@ class Admitting:
             event_packet(hello_push.name, encode(hello).decode()),
             lambda: joining.resume(socket, places),
         )
+
+
+def _stay_in_the_epoch(services: Services, socket: Socket, epoch: UUID) -> None:
+    """Refuse a connect that finds another database than this instance knows. Raises `Unavailable`."""
+    if not socket.is_gone and epoch != services.delivery.epoch:
+        services.delivery.exit(socket)  # refused, and not dropped with the others
+        services.delivery.note_epoch(epoch)
+    if socket.is_gone:
+        raise Unavailable
 
 
 async def _admitted(db: Db, socket: Socket) -> list[Admission]:

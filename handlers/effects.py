@@ -76,16 +76,26 @@ def _follow_rooms(services: Services) -> None:
 
     def removed(event: Event) -> UUID | None:
         # Of the two copies the one in the conversation counts: nothing behind it is delivered before it.
-        if event.room.kind != "conversation":
-            return None
-        user_id = _decode_removed(event.payload).user_id
-        services.presences.review(user_id)
-        return user_id
+        return _decode_removed(event.payload).user_id if event.room.kind == "conversation" else None
 
     services.delivery.on(conversation_created.name, created)
     services.delivery.on(participant_added.name, added)
     services.delivery.on(conversation_mine.name, mine)
+    services.delivery.on(participant_removed.name, lambda event: _shown_out(services, event))
     services.delivery.on_end(participant_removed.name, removed)
+
+
+def _shown_out(services: Services, event: Event) -> None:
+    """Let nothing of a conversation follow the copy in one's own room, whatever the bus has lost.
+
+    And have it looked at who may still see that the person is there.
+    """
+    removed = _decode_removed(event.payload)
+    if event.room.kind == "user":
+        for socket in services.delivery.sockets_of(event.room.id):
+            services.joining.review(socket, conversation_room(removed.conversation_id))
+    else:
+        services.presences.review(removed.user_id)
 
 
 def _follow_sessions(services: Services) -> None:

@@ -118,7 +118,10 @@ async def leave(ctx: Context, p: LeaveRoom) -> Left:
 
 @command("room:sync", allow=member_of_the_room, limit=Limit.READS, reads=True)
 async def sync(ctx: Context, p: SyncRoom) -> Synced:
-    """Read the events behind `after`, to fill a hole; `reset` where they are swept or `after` is beyond the head."""
+    """Read the events behind `after`, to fill a hole.
+
+    `reset` where some of the page are swept, or `after` is beyond the head.
+    """
     room = named(p.room)
     standing = (await ctx.services.joining.judge(ctx.db, ctx.user.user_id, [room])).get(room)
     if standing is None:
@@ -127,7 +130,7 @@ async def sync(ctx: Context, p: SyncRoom) -> Synced:
     found = (await log.read(ctx.db, {room: after}, room_rows=p.limit, rows=p.limit, bytes_=PAGE_BYTES))[room]
     # Up to the head of the snapshot that judged: what came later may have come after a removal.
     events = [event for event in found if event.seq <= head]
-    if p.after > head or (after < head and not (events and events[0].seq == after + 1)):
+    if p.after > head or (after < head and not events) or not log.follow(events, after):
         return Synced([], head, more=False, reset=True)
     return Synced(_shown(events), head, more=bool(events) and events[-1].seq < head, reset=False)
 

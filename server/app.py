@@ -107,7 +107,6 @@ class Parley:
             frame_bytes=config.frame_bytes,
             origins=config.origins,
         )
-        self.delivery.on_new_epoch(self._forget_everything)
         self.jobs = Jobs(self.services, retention_days=config.retention_days)
         self._http = Http(
             self.dispatcher, self._registry(meter), trusted_proxy=config.trusted_proxy, origins=config.origins
@@ -148,11 +147,6 @@ class Parley:
         await self._runner.cleanup()
         await self.wire.shutdown()
         await self.database.close()
-
-    async def _forget_everything(self) -> None:
-        """The database is another one than before: let every client come back and start afresh."""
-        for socket in self.delivery.sockets():  # those still connecting too
-            socket.connection.drop()
 
     def _registry(self, meter: Meter) -> CollectorRegistry:
         registry = CollectorRegistry()

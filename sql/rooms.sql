@@ -57,27 +57,29 @@ select r.room_id, count(*)::int as events, sum(octet_length(e.payload::text))::i
   join room_events e on e.room_id = r.room_id and e.seq > r.after and e.seq <= r.head
  group by r.room_id;
 
--- name: has_event(room_id, seq)$
-select exists (select from room_events where room_id = :room_id and seq = :seq) as found;
+-- name: count_events(room_id, after, head)$
+select count(*)::int as events from room_events where room_id = :room_id and seq > :after and seq <= :head;
 
--- name: find_xmin()$
--- The oldest transaction still running: whatever commits from now on has an xid that is not below it.
-select pg_snapshot_xmin(pg_current_snapshot())::text as xmin;
+-- name: find_snapshot()$
+-- Which transactions have ended, as text: what `list_moved` is asked with.
+select pg_current_snapshot()::text as snapshot;
 
--- name: list_moved(xmin)
+-- name: list_moved(since)
 -- record_class: MovedRow
--- The rooms whose log has rows of transactions not older than `xmin`, with their highest seq, and the xmin to ask with next.
--- One statement, one snapshot: what it does not see has an xid that is not below its own xmin.
+-- The rooms whose log has rows of transactions that had not ended in the snapshot `since`, with their highest seq, and the
+-- snapshot to ask with next. One statement, one snapshot: what it does not see had not ended in the one it gives.
+-- Not by the oldest one running: while one runs for minutes that would be every row of these minutes, every second.
 with snapshot as materialized (
-    select pg_snapshot_xmin(pg_current_snapshot())::text as xmin
+    select pg_current_snapshot()::text as snapshot
 ), moved as (
     select e.room_id, r.kind, max(e.seq) as seq
       from room_events e
       join rooms r using (room_id)
-     where e.xid >= :xmin::text::xid8
+     where e.xid >= pg_snapshot_xmax(:since::text::pg_snapshot)
+        or e.xid = any (array(select pg_snapshot_xip(:since::text::pg_snapshot)))
      group by e.room_id, r.kind
 )
-select s.xmin, d.epoch, m.room_id, m.kind, m.seq
+select s.snapshot, d.epoch, m.room_id, m.kind, m.seq
   from snapshot s
  cross join deployment d
   left join moved m on true;

@@ -52,7 +52,7 @@ class Measured(msgspec.Struct, frozen=True):
 class MovedRow(msgspec.Struct, frozen=True):
     """A room with its highest seq among recent events; both None in the one row of a comparison that found nothing."""
 
-    xmin: str
+    snapshot: str
     epoch: UUID
     room_id: UUID | None
     kind: str | None
@@ -60,9 +60,9 @@ class MovedRow(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """What a comparison found: the rooms with recent events and their highest seq, and the xmin to ask with next."""
+    """What a comparison found: the rooms with recent events and their highest seq, and what to ask with next."""
 
-    xmin: str
+    snapshot: str
     epoch: UUID
     heads: list[Head]
 
@@ -147,21 +147,21 @@ async def measure_events(db: Connection, spans: Sequence[tuple[UUID, int, int]])
     return [row async for row in sql.measure_events(db, room_ids=room_ids, afters=afters, heads=heads)]
 
 
-async def has_event(db: Connection, room_id: UUID, seq: int) -> bool:
-    """Whether an event has not been swept."""
-    found: bool = await sql.has_event(db, room_id=room_id, seq=seq)
+async def count_events(db: Connection, room_id: UUID, after: int, head: int) -> int:
+    """How many events there are behind `after` up to `head`: fewer than their seqs say where some have been swept."""
+    found: int = await sql.count_events(db, room_id=room_id, after=after, head=head)
     return found
 
 
-async def find_xmin(db: Connection) -> str:
-    """The transaction id from which `list_moved` has to look."""
-    xmin: str = await sql.find_xmin(db)
-    return xmin
+async def find_snapshot(db: Connection) -> str:
+    """The snapshot of now, since which `list_moved` has to look."""
+    snapshot: str = await sql.find_snapshot(db)
+    return snapshot
 
 
-async def list_moved(db: Connection, xmin: str) -> Moved:
-    """The rooms that have events of transactions from `xmin` on, and what to ask with next time."""
-    rows = await db.fetch(sql.list_moved.sql, xmin)
+async def list_moved(db: Connection, since: str) -> Moved:
+    """The rooms that have events of transactions that ended after the snapshot `since`, and what to ask with next."""
+    rows = await db.fetch(sql.list_moved.sql, since)
     return Moved(rows[0][0], rows[0][1], [Head(*row[2:]) for row in rows if row[2] is not None])
 
 

@@ -28,6 +28,7 @@ Receive = Callable[[Event], None]
 
 RECONNECT_S = 0.5
 TIMEOUT_S = 1.0
+PING_S, UNANSWERED = 1.0, 3  # a connection to which nothing has come for so many pings is dead, whatever TCP says
 OUTBOX_EVENTS = 10_000  # waiting for Redis; what comes on top is left to the log
 CHANNEL = "parley:room:"
 
@@ -135,6 +136,7 @@ class RedisBus:
         self._tasks: list[asyncio.Task[None]] = []
         self._publishing = False
         self._listening = False
+        self._unanswered = 0
 
     @property
     def state(self) -> str:
@@ -159,9 +161,12 @@ class RedisBus:
 
     def subscribe(self, room: Room) -> None:
         channel = CHANNEL + str(room)
-        self._gone.discard(channel)
-        self._rooms[channel] = False
-        self._changed.set()
+        if channel in self._gone:  # Redis still has it
+            self._gone.remove(channel)
+            self._rooms[channel] = True
+        elif channel not in self._rooms:
+            self._rooms[channel] = False
+            self._changed.set()
 
     def unsubscribe(self, room: Room) -> None:
         channel = CHANNEL + str(room)
@@ -216,20 +221,39 @@ class RedisBus:
             async with asyncio.timeout(TIMEOUT_S):
                 await pubsub.subscribe(CHANNEL + self._origin.hex())
             self._changed.set()
-            telling = asyncio.create_task(self._tell_for_ever(pubsub))
+            work = (self._hear_for_ever, self._tell_for_ever, self._ping_for_ever)
+            tasks = [asyncio.create_task(part(pubsub)) for part in work]
             try:
-                async for message in pubsub.listen():
-                    self._listening = True
-                    if telling.done():
-                        telling.result()
-                    if message["type"] == "message":
-                        self._take(message["data"])
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()
             finally:
-                telling.cancel()
-                await asyncio.gather(telling, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             self._listening = False
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def _hear_for_ever(self, pubsub: PubSub) -> None:
+        async for message in pubsub.listen():
+            self._listening = True
+            self._unanswered = 0
+            if message["type"] == "message":
+                self._take(message["data"])
+
+    async def _ping_for_ever(self, pubsub: PubSub) -> None:
+        """Ask for signs of life. Raises TimeoutError where none comes, as on a half-open connection.
+
+        Pings are counted, not seconds: a loop that was held up has not heard what has come meanwhile.
+        """
+        self._unanswered = 0
+        while self._unanswered < UNANSWERED:
+            self._unanswered += 1
+            async with asyncio.timeout(TIMEOUT_S):
+                await pubsub.ping()
+            await asyncio.sleep(PING_S)
+        raise TimeoutError("Redis has fallen silent")
 
     async def _tell_for_ever(self, pubsub: PubSub) -> None:
         """Tell Redis which rooms are watched now, all that changed at once."""

@@ -1,12 +1,12 @@
 """Comparing this instance's heads with the log, every second: what nobody announced is found here.
 
-It reads which rooms have rows of transactions that were not finished at the last look (`room_events.xid`, from that
-look's xmin on). A cursor on ids or times misses what commits out of order; this misses nothing, and a long transaction
-only makes it dearer.
+It reads which rooms have rows of transactions that were not finished at the last look (`room_events.xid`, against that
+look's snapshot). A cursor on ids or times misses what commits out of order; this misses nothing, reads nothing twice,
+and does not mind a long transaction.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 import structlog
@@ -18,6 +18,7 @@ from storage import Database
 from storage import rooms as table
 from storage.rooms import Head
 
+BEFORE_ALL = "3:3:"  # a snapshot in which nothing has happened yet
 COMPARE_S = 1.0
 CHUNK = 5_000  # rooms of one statement when all heads are compared
 FAILURES = 2  # then all heads are compared: what has piled up may be too much for one statement's time
@@ -29,22 +30,26 @@ class Comparison:
     """Finds the rooms that are behind. `expect` is told of each, with the seq that the log has."""
 
     def __init__(
-        self, database: Database, rooms: Mapping[Room, LocalRoom], expect: Callable[[LocalRoom, int], None]
+        self,
+        database: Database,
+        rooms: Mapping[Room, LocalRoom],
+        expect: Callable[[LocalRoom, int], None],
+        on_new_epoch: Callable[[], None],
     ) -> None:
         self._database = database
         self._rooms = rooms
         self._expect = expect
-        self._xmin = "0"
+        self._on_new_epoch = on_new_epoch
+        self._snapshot = BEFORE_ALL
         self._task: asyncio.Task[None] | None = None
         self.fresh: set[Room] = set()
         self.epoch: UUID | None = None
-        self.on_new_epoch: Callable[[], Awaitable[None]] | None = None
 
     async def start(self) -> None:
         """Begin. Raises `Unavailable` where PostgreSQL does not answer."""
         async with self._database.connection() as db:
             self.epoch = (await table.find_deployment(db)).epoch
-            self._xmin = await table.find_xmin(db)
+            self._snapshot = await table.find_snapshot(db)
         self._task = asyncio.create_task(self._run(), name="compare heads")
 
     async def stop(self) -> None:
@@ -61,32 +66,44 @@ class Comparison:
         """
         self.fresh.add(room)
 
+    def note_epoch(self, epoch: UUID) -> None:
+        """Say what epoch the database has now; of another one than before `on_new_epoch` is told."""
+        if epoch != self.epoch:
+            logger.warning("epoch_changed", was=str(self.epoch), now=str(epoch))
+            self.epoch = epoch
+            self._on_new_epoch()
+
     async def compare(self) -> None:
         """Find the rooms that moved since the last look, or have been watched only since, and are behind here."""
         fresh, self.fresh = self.fresh, set()
+        was = self.epoch
         try:
             async with self._database.connection() as db:
-                moved = await table.list_moved(db, self._xmin)
+                moved = await table.list_moved(db, self._snapshot)
                 heads = await table.list_heads(db, [room.id for room in fresh]) if fresh else []
         except BaseException:
             self.fresh |= fresh
             raise
-        self._xmin = moved.xmin
-        await self._note_epoch(moved.epoch)
+        if self.epoch != was:  # somebody has seen a newer one while we asked
+            self.fresh |= fresh
+            return
+        self._snapshot = moved.snapshot
+        self.note_epoch(moved.epoch)
         self._note_heads(moved.heads)
         self._note_heads(heads)
 
     async def compare_all(self) -> None:
         """Compare every head."""
         async with self._database.connection() as db:
-            deployment = await table.find_deployment(db)
-            xmin = await table.find_xmin(db)
+            was, deployment = self.epoch, await table.find_deployment(db)
+            if self.epoch == was:
+                self.note_epoch(deployment.epoch)
+            snapshot = await table.find_snapshot(db)
             ids = [room.id for room in self._rooms]
             for start in range(0, len(ids), CHUNK):
                 heads = await table.list_heads(db, ids[start : start + CHUNK])
                 self._note_heads(heads)
-        self._xmin = xmin
-        await self._note_epoch(deployment.epoch)
+        self._snapshot = snapshot
 
     async def _run(self) -> None:
         failures = 0
@@ -107,11 +124,3 @@ class Comparison:
             local = self._rooms.get(Room(head.kind, head.room_id))
             if local is not None and local.head is not None and local.head < head.last_seq:
                 self._expect(local, head.last_seq)
-
-    async def _note_epoch(self, epoch: UUID) -> None:
-        if epoch == self.epoch:
-            return
-        logger.warning("epoch_changed", was=str(self.epoch), now=str(epoch))
-        self.epoch = epoch
-        if self.on_new_epoch is not None:
-            await self.on_new_epoch()

@@ -5,7 +5,7 @@ from PostgreSQL, and once a second the heads are compared with the log, so that 
 whatever became of the bus or of its publisher.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 import structlog
@@ -40,8 +40,8 @@ class Delivery:
         self._heard: dict[str, Effect] = {}
         self._on_evicted: Callable[[Socket, Room, int], None] | None = None
         self.tails = Tails()
-        self.repair = Repair(database, self._rooms, self._mend)
-        self.comparison = Comparison(database, self._rooms, self.repair.expect)
+        self.repair = Repair(database, self._rooms, self._mend, self._start_anew)
+        self.comparison = Comparison(database, self._rooms, self.repair.expect, self._forget_everything)
         self.delivered = 0
         self.repaired = 0
 
@@ -68,27 +68,27 @@ class Delivery:
         ends = self._ends.get(event.name)
         return ends is not None and ends(event) == user_id
 
-    def on_new_epoch(self, forget: Callable[[], Awaitable[None]]) -> None:
-        """Call this when the database turns out to be another one than before, as after a restore."""
-        self.comparison.on_new_epoch = forget
-
     async def start(self) -> None:
         """Start the bus and the comparison. Raises `Unavailable` where PostgreSQL does not answer."""
         await self.comparison.start()
         await self._bus.start(self.deliver)
 
     async def stop(self) -> None:
-        """Stop comparing, repairing and listening."""
+        """Stop comparing, listening and repairing, which the other two ask for."""
         await self.comparison.stop()
-        await self.repair.stop()
         await self._bus.stop()
+        await self.repair.stop()
 
     # who watches
 
     @property
     def epoch(self) -> UUID | None:
-        """The database's epoch, as of the last comparison."""
+        """The database's epoch, as last seen."""
         return self.comparison.epoch
+
+    def note_epoch(self, epoch: UUID) -> None:
+        """Say what epoch the database has now; another one than before sends everybody back."""
+        self.comparison.note_epoch(epoch)
 
     @property
     def watched(self) -> int:
@@ -153,21 +153,39 @@ class Delivery:
             self._bus.unsubscribe(room)
         return True
 
+    def send_back(self, sockets: Iterable[Socket]) -> None:
+        """Take sockets out of all rooms at once, and let their clients come back and see what holds then."""
+        sockets = list(sockets)
+        for socket in sockets:
+            socket.is_gone = True
+            for room in list(socket.rooms):
+                self.release(socket, room)
+        for socket in sockets:
+            socket.connection.drop()
+
+    def _start_anew(self, local: LocalRoom) -> None:
+        """Forget a room as it is known here, with everybody in it."""
+        self.send_back([*local.members, *local.joining])
+
+    def _forget_everything(self) -> None:
+        """Forget every room: the database is another one than before, as after a restore."""
+        self.repair.forget()
+        self.send_back(self.sockets())
+
     def _evict(self, user_id: UUID, room: Room, seq: int) -> None:
         """Take a person's sockets out of a room, those not that were let in behind this removal.
 
-        Of a socket that is still being judged the removal's seq is kept: the judgement's snapshot decides.
+        Of those that are still being judged a snapshot behind it decides.
         """
         for socket in self.sockets_of(user_id):
-            if not socket.greeted.done():
-                socket.evicted[room] = seq
+            socket.evicted[room] = seq
             local = socket.rooms.get(room)
             if local is None:
                 continue
             joiner = local.joining.get(socket)
-            if joiner is not None and joiner.position < 0:
-                joiner.ended = seq
-            elif joiner is None or joiner.position < seq:
+            if joiner is not None and joiner.ask():
+                continue
+            if joiner is None or joiner.position < seq:
                 self.release(socket, room)
                 if self._on_evicted is not None:
                     self._on_evicted(socket, room, seq)
@@ -200,7 +218,7 @@ class Delivery:
     def deliver(self, event: Event) -> None:
         """Take an event from wherever it comes: deliver it, keep it for its turn, or drop what has been delivered."""
         if event.seq == 0:
-            self._heard.get(event.name, self.show)(event)
+            self._attempt(self._heard.get(event.name, self.show), event)
             return
         local = self._rooms.get(event.room)
         if local is None:
@@ -231,30 +249,37 @@ class Delivery:
         local.pass_on(event)
         self.tails.remember(local, event)
         self.delivered += 1
+        if event.name in self._ends:
+            self._attempt(self._end, event)
+        if event.name in self._effects:
+            self._attempt(self._effects[event.name], event)
+
+    def _end(self, event: Event) -> None:
+        user_id = self._ends[event.name](event)
+        if user_id is not None:
+            self._evict(user_id, event.room, event.seq)
+
+    def _attempt(self, effect: Effect, event: Event) -> None:
+        """Let an effect happen; one that fails keeps nobody from hearing what follows."""
         try:
-            ends = self._ends.get(event.name)
-            if ends is not None and (user_id := ends(event)) is not None:
-                self._evict(user_id, event.room, event.seq)
-            effect = self._effects.get(event.name)
-            if effect is not None:
-                effect(event)
+            effect(event)
         except Exception:
             logger.exception("effect_failed", push=event.name, room=str(event.room), seq=event.seq)
 
-    def _pass_on_early(self, local: LocalRoom) -> None:
-        while local.head is not None and (event := local.early.pop(local.head + 1, None)) is not None:
-            self._pass_on(local, event)
+    def _is_next(self, local: LocalRoom, seq: int) -> bool:
+        """Whether that event comes next in a room; in none that a removal has emptied meanwhile."""
+        return local.head is not None and seq == local.head + 1 and self._rooms.get(local.room) is local
 
-    def _mend(self, local: LocalRoom, events: Sequence[Event]) -> bool:
-        """Deliver what was read from the log and what waited for it; whether that brought the room on."""
-        before = local.head
-        if before is None or self._rooms.get(local.room) is not local:
-            return False
+    def _pass_on_early(self, local: LocalRoom) -> None:
+        while (seq := (local.head or 0) + 1) in local.early and self._is_next(local, seq):
+            self._pass_on(local, local.early.pop(seq))
+
+    def _mend(self, local: LocalRoom, events: Sequence[Event]) -> None:
+        """Deliver what was read from the log and what waited for it."""
         for event in events:
-            if event.seq == (local.head or 0) + 1:
+            if self._is_next(local, event.seq):
                 self.repaired += 1
                 self._pass_on(local, event)
         for seq in [seq for seq in local.early if seq <= (local.head or 0)]:
             del local.early[seq]
         self._pass_on_early(local)
-        return local.head != before

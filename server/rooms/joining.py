@@ -1,7 +1,8 @@
 """How a socket comes to stand in a room: registered closed, judged on a fresh snapshot, served what it missed, opened.
 
-A removal that is delivered in between takes the registration away, and wins. What is served begins behind the client's
-`after` and goes on until nothing is missing; then the socket is a member, and the first live event is the next one.
+What is delivered in between, a removal or being let in, has it judged once more: the last snapshot decides. What is
+served begins behind the client's `after` and goes on until nothing is missing; then the socket is a member, and the
+first live event is the next one.
 """
 
 import asyncio
@@ -9,25 +10,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import structlog
-
-from server.errors import NotFound, ParleyError
-from server.rooms import log
+from server.errors import NotFound
 from server.rooms.delivery import Delivery
 from server.rooms.local import Joiner, LocalRoom
-from server.rooms.log import Event
 from server.rooms.names import Room
+from server.rooms.replays import Replays, send_back
 from server.rooms.sockets import Socket
 from storage import Connection, Database
 from storage import rooms as table
 
 REPLAY_ROOM_EVENTS = 1_000  # a room further behind is loaded afresh
-REPLAY_EVENTS = 2_000  # of one connect
-REPLAY_BYTES = 1024 * 1024  # of one connect
-PAGE_ROWS, PAGE_BYTES = 500, 256 * 1024  # read at once for one socket
-READERS = 4  # replays that read from PostgreSQL at the same time; the others wait without a connection
-
-logger = structlog.get_logger("parley.rooms")
 
 
 class Standing(NamedTuple):
@@ -36,6 +28,9 @@ class Standing(NamedTuple):
     head: int
     floor: int
 
+
+Serve = Callable[[], Coroutine[Any, Any, None]]
+"""Sends a socket what it has missed, and opens it."""
 
 Admit = Callable[[Connection, UUID, Sequence[UUID]], Awaitable[Mapping[UUID, Standing]]]
 """Which of the rooms (by id) a person may stand in, and how they stand there, in one statement."""
@@ -56,9 +51,9 @@ class Joining:
         self._database = database
         self._delivery = delivery
         self._predicates: dict[str, Admit] = {}
-        self._readers = asyncio.Semaphore(READERS)
+        self._replays = Replays(database, delivery, self._let_back)
         self._tasks: set[asyncio.Task[None]] = set()
-        delivery.on_evicted(self._review)
+        delivery.on_evicted(self._let_back)
 
     async def stop(self) -> None:
         """Stop serving replays."""
@@ -83,51 +78,54 @@ class Joining:
             standings.update((Room(kind, room_id), standing) for room_id, standing in found.items())
         return standings
 
-    async def join(
-        self, socket: Socket, room: Room, after: int | None
-    ) -> tuple[Joined, Callable[[], Coroutine[Any, Any, None]]]:
+    async def join(self, socket: Socket, room: Room, after: int | None) -> tuple[Joined, Serve]:
         """Let a socket into a room; what it returns beside the answer serves the replay, and is called after the ack.
 
         A socket that stands there already is served again from `after` on, live events included.
         Raises `NotFound` where the person may not stand in the room, or is removed from it meanwhile.
         """
-        local, joiner = self._register(socket, room)
-        try:
-            async with self._database.connection() as db:
-                standing = (await self.judge(db, socket.user_id, [room])).get(room)
-                whole = standing is not None and after is not None and await _is_whole(db, room, standing, after)
-            if standing is None or not _still(socket, local, joiner, standing):
-                raise NotFound
-        except BaseException:
-            if joiner is not None:
-                self._withdraw(socket, local, joiner)
-            raise
-        reset = after is not None and not whole
-        position = standing.head if after is None or reset else max(after, standing.floor)
-        if joiner is None:
-            if after is None or reset:
-                return Joined(room, standing.head, reset), _nothing
-            joiner = local.close(socket)
-        joiner.judge(position, standing.head)
-        self._delivery.begin(local, standing.head)
-        ready = joiner
-        return Joined(room, standing.head, reset), lambda: self._serve(socket, local, ready)
+        if not self.has_kind(room) or socket.is_gone:
+            raise NotFound
+        local = socket.rooms.get(room)
+        if local is None:
+            local = self._delivery.hold(socket, room)
+            return await self._let_in(socket, local, local.joining[socket], after)
+        joiner = local.joining.get(socket)
+        if joiner is not None:
+            joiner.ask()  # whoever judges it already shall see what we are going to see
+        return await self._let_in(socket, local, joiner, after, is_ours=False)
 
     def join_later(self, socket: Socket, room: Room, after: int) -> None:
         """Let a socket into a room because the server says so; it stays out where it may not be in any more."""
 
-        async def run() -> None:
-            try:
-                await socket.greeted
-                if room not in socket.rooms:
-                    _, serve = await self.join(socket, room, after)
-                    await serve()
-            except (asyncio.CancelledError, NotFound):
-                pass  # gone, or removed again meanwhile
-            except ParleyError as error:
-                _send_back(socket, room, error)
+        async def join() -> None:
+            await socket.greeted
+            there = socket.rooms.get(room)
+            if there is None:
+                await _serve(await self.join(socket, room, after))
+            elif (joiner := there.joining.get(socket)) is not None:
+                joiner.ask()
 
-        self._spawn(run())
+        self._spawn(_unattended(socket, room, join))
+
+    def review(self, socket: Socket, room: Room) -> None:
+        """Judge anew a socket that stands in a room; until that is done it hears nothing of it, and misses nothing."""
+        local = socket.rooms.get(room)
+        if local is None:
+            return
+        if not socket.greeted.done():
+            socket.greeted.add_done_callback(lambda _: self.review(socket, room))
+            return
+        joiner = local.joining.get(socket)
+        if joiner is not None and joiner.ask():
+            return
+        position = (local.head or 0) if joiner is None else joiner.position
+        anew = local.close(socket)
+
+        async def judge() -> None:
+            await _serve(await self._let_in(socket, local, anew, position))
+
+        self._spawn(_unattended(socket, room, judge))
 
     def resume(self, socket: Socket, places: Sequence[tuple[Room, Standing, int]]) -> None:
         """Open a socket that has been greeted in its rooms, in this order, each behind what follows its position.
@@ -140,7 +138,7 @@ class Joining:
                 return
             local = socket.rooms.get(room) or self._delivery.hold(socket, room)
             joiner = local.joining.get(socket)
-            if joiner is None or not _still(socket, local, joiner, standing):
+            if joiner is None or not _still(socket, local, standing):
                 self._delivery.release(socket, room)
                 continue
             joiner.judge(position, standing.head)
@@ -152,7 +150,7 @@ class Joining:
 
         async def serve() -> None:
             for local, joiner in waiting:
-                await self._serve(socket, local, joiner)
+                await self._replays.serve(socket, local, joiner)
 
         if waiting:
             self._spawn(serve())
@@ -163,90 +161,68 @@ class Joining:
         Those are the rooms where `after` is beyond the head or over 1,000 events behind, where what follows has been
         swept, and where the connect's budget (2,000 events, 1 MiB) is spent, in the client's order.
         """
-        behind = {
-            room: max(after, standing.floor)
-            for room, after in afters.items()
-            if (standing := standings.get(room)) is not None and after <= standing.head
-        }
-        far = {room for room, after in behind.items() if standings[room].head - after > REPLAY_ROOM_EVENTS}
-        sizes = await self._measure({room: after for room, after in behind.items() if room not in far}, standings)
-        found: dict[Room, int] = {}
-        events, bytes_ = REPLAY_EVENTS, REPLAY_BYTES
-        for room, after in behind.items():
-            size, count = sizes.get(room), standings[room].head - after
-            if size is not None and count <= events and size <= bytes_:
-                events, bytes_ = events - count, bytes_ - size
-                found[room] = after
-        return found
-
-    async def _measure(self, afters: Mapping[Room, int], standings: Mapping[Room, Standing]) -> dict[Room, int]:
-        """The bytes of what each room's client has missed; rooms of which some has been swept are left out."""
-        sizes: dict[Room, int] = {}
-        unknown: dict[Room, int] = {}
+        behind: dict[Room, int] = {}
         for room, after in afters.items():
-            head = standings[room].head
-            tail = [] if after == head else self._delivery.tail_after(room, after)
-            if tail is not None and log.is_whole(tail, after, head):
-                sizes[room] = sum(len(event.payload) for event in tail)
-            else:
-                unknown[room] = after
-        if unknown:
-            async with self._readers, self._database.connection() as db:
-                heads = {room: standings[room].head for room in unknown}
-                sizes.update(await log.measure(db, unknown, heads))
-        return sizes
+            standing = standings.get(room)
+            if standing is not None and _is_near(standing, after):
+                behind[room] = max(after, standing.floor)
+        heads = {room: standings[room].head for room in behind}
+        return {room: behind[room] for room in await self._replays.affordable(behind, heads)}
 
-    def _register(self, socket: Socket, room: Room) -> tuple[LocalRoom, Joiner | None]:
-        """Register a socket in a room, closed; no joiner of ours where it stands or is joining there already."""
-        if not self.has_kind(room) or socket.is_gone:
-            raise NotFound
-        standing = socket.rooms.get(room)
-        if standing is not None:
-            return standing, None
-        local = self._delivery.hold(socket, room)
-        return local, local.joining[socket]
+    async def _let_in(
+        self, socket: Socket, local: LocalRoom, joiner: Joiner | None, after: int | None, *, is_ours: bool = True
+    ) -> tuple[Joined, Serve]:
+        """Judge a registered socket, and have it served what follows `after`.
 
-    def _withdraw(self, socket: Socket, local: LocalRoom, joiner: Joiner) -> None:
+        It stands there, or another join is judging it, where the registration is not ours.
+        """
+        room = local.room
+        try:
+            standing, whole = await self._judge_last(socket, local, joiner, after)
+            if standing is None:
+                raise NotFound
+            now = local.joining.get(socket) or joiner
+            if not is_ours and (socket.rooms.get(room) is not local or now is not joiner):
+                return await self.join(socket, room, after)  # taken out meanwhile, or judged anew
+            if now is not joiner or not _still(socket, local, standing):
+                raise NotFound
+        except BaseException as error:
+            if joiner is not None and is_ours:
+                self._withdraw(socket, local, joiner, error)
+            raise
+        reset = after is not None and not whole
+        if not is_ours and (after is None or reset):
+            return Joined(room, standing.head, reset), _nothing
+        ready = local.close(socket) if joiner is None or not is_ours else joiner
+        ready.judge(standing.head if after is None or reset else max(after, standing.floor), standing.head)
+        self._delivery.begin(local, standing.head)
+        return Joined(room, standing.head, reset), lambda: self._replays.serve(socket, local, ready)
+
+    async def _judge_last(
+        self, socket: Socket, local: LocalRoom, joiner: Joiner | None, after: int | None
+    ) -> tuple[Standing | None, bool]:
+        """How a socket may stand in a room, and whether a replay from `after` is whole.
+
+        Both on a snapshot that nothing which was delivered meanwhile has made old.
+        """
+        room = local.room
+        while True:
+            asked = joiner.asked if joiner is not None else 0
+            async with self._database.connection() as db:
+                standing = (await self.judge(db, socket.user_id, [room])).get(room)
+                whole = standing is not None and after is not None and await _is_whole(db, room, standing, after)
+            if joiner is None or joiner.asked == asked or local.joining.get(socket) is not joiner:
+                return standing, whole
+
+    def _withdraw(self, socket: Socket, local: LocalRoom, joiner: Joiner, error: BaseException) -> None:
         if local.joining.get(socket) is joiner:
             self._delivery.release(socket, local.room)
+            if joiner.asked and not isinstance(error, NotFound):
+                send_back(socket, local.room, error)  # who asked counts on us, and knows nothing of this
 
-    def _review(self, socket: Socket, room: Room, seq: int) -> None:
+    def _let_back(self, socket: Socket, room: Room, seq: int) -> None:
         """After a removal: who has been let in again behind it is let in here too, whatever came in which order."""
         self.join_later(socket, room, seq)
-
-    async def _serve(self, socket: Socket, local: LocalRoom, joiner: Joiner) -> None:
-        """Send what follows the joiner's position, until nothing is missing; then open it."""
-        try:
-            while local.joining.get(socket) is joiner and joiner.position < (local.head or 0):
-                for event in await self._page(local, joiner.position):
-                    await socket.connection.paced()
-                    if local.joining.get(socket) is not joiner:
-                        return None  # taken out, or served anew
-                    socket.connection.send(event.packet)
-                    joiner.position = event.seq
-                    if event.seq > joiner.judged and self._delivery.ends(event, socket.user_id):
-                        self._delivery.release(socket, local.room)
-                        return self._review(socket, local.room, event.seq)
-        except Exception as error:
-            return _send_back(socket, local.room, error)
-        if local.joining.get(socket) is joiner:
-            joiner.served = True
-            if joiner.position == local.head:
-                local.open(socket)
-        return None
-
-    async def _page(self, local: LocalRoom, position: int) -> list[Event]:
-        """What follows a position: from memory where that has all of it, else a page of the log."""
-        events = local.tail_after(position)
-        if not events:
-            async with self._readers, self._database.connection() as db:
-                found = await log.read(
-                    db, {local.room: position}, room_rows=PAGE_ROWS, rows=PAGE_ROWS, bytes_=PAGE_BYTES
-                )
-            events = found[local.room]
-        if not events or events[0].seq != position + 1:
-            raise LookupError(f"what follows {position} in {local.room} is not there")
-        return events
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -254,28 +230,43 @@ class Joining:
         task.add_done_callback(self._tasks.discard)
 
 
+def _is_near(standing: Standing, after: int) -> bool:
+    """Whether `after` is not beyond the head, and a replay from it would have a bounded length."""
+    return after <= standing.head and standing.head - max(after, standing.floor) <= REPLAY_ROOM_EVENTS
+
+
 async def _is_whole(db: Connection, room: Room, standing: Standing, after: int) -> bool:
-    """Whether a replay from `after` has a bounded length and no hole at its beginning."""
-    behind = max(after, standing.floor)
-    if after > standing.head or standing.head - behind > REPLAY_ROOM_EVENTS:
+    """Whether a replay from `after` has a bounded length and no hole."""
+    if not _is_near(standing, after):
         return False
-    return behind == standing.head or await table.has_event(db, room.id, behind + 1)
+    behind = max(after, standing.floor)
+    missed = standing.head - behind
+    return missed == 0 or await table.count_events(db, room.id, behind, standing.head) == missed
 
 
-def _still(socket: Socket, local: LocalRoom, joiner: Joiner | None, standing: Standing) -> bool:
-    """Whether the registration stands: no removal behind the snapshot has been delivered meanwhile."""
+def _still(socket: Socket, local: LocalRoom, standing: Standing) -> bool:
+    """Whether a socket may be let in by this snapshot: no removal behind it has been delivered meanwhile."""
     if socket.is_gone or socket.rooms.get(local.room) is not local:
         return False
-    if joiner is None:
-        return True
-    ended = max(joiner.ended, socket.evicted.get(local.room, 0))
-    return local.joining.get(socket) is joiner and standing.head >= ended
+    return standing.head >= socket.evicted.get(local.room, 0)
 
 
-def _send_back(socket: Socket, room: Room, error: Exception) -> None:
-    """Let the client come back and resume: it would miss what everybody else hears."""
-    logger.warning("replay_failed", room=str(room), error=getattr(error, "message", repr(error)))
-    socket.connection.drop()
+async def _serve(let_in: tuple[Joined, Serve]) -> None:
+    """Serve a socket that waits for no answer. Raises LookupError where that would leave a hole which nobody names."""
+    joined, serve = let_in
+    if joined.reset:
+        raise LookupError(f"{joined.room} has moved too far on")
+    await serve()
+
+
+async def _unattended(socket: Socket, room: Room, work: Serve) -> None:
+    """Do what the server has begun of itself: where it fails, nobody would hear of it."""
+    try:
+        await work()
+    except (asyncio.CancelledError, NotFound):
+        pass  # gone, or removed again meanwhile
+    except Exception as error:
+        send_back(socket, room, error)
 
 
 async def _nothing() -> None:

@@ -20,21 +20,29 @@ class Joiner:
 
     `position` is the seq up to which it knows the room, -1 while it is being judged; `judged` the room's head in the
     snapshot that let it in. `served` says that it has been sent all up to its position, so that it may be opened as
-    soon as the room's head comes there. `ended` is the latest removal that was delivered while it was being judged.
+    soon as the room's head comes there. `asked` counts what may have changed its standing while it is being judged;
+    whoever judges it does so again until nothing more has come.
     """
 
-    __slots__ = ("ended", "judged", "position", "served")
+    __slots__ = ("asked", "judged", "position", "served")
 
     def __init__(self) -> None:
+        self.asked = 0
         self.position = -1
         self.judged = -1
-        self.ended = 0
         self.served = False
 
     def judge(self, position: int, head: int) -> None:
         """It may stand here: what it knows of the room, and the head of the snapshot that says so."""
         self.position = position
         self.judged = head
+
+    def ask(self) -> bool:
+        """Have it judged once more; False where it has been judged."""
+        if self.position >= 0:
+            return False
+        self.asked += 1
+        return True
 
 
 class LocalRoom:
@@ -100,9 +108,9 @@ class Tails:
         event.forget_packet()
         tail, before = local.tail, local.tail_bytes
         tail.append(event)
-        local.tail_bytes += len(event.payload) + EVENT_BYTES
+        local.tail_bytes += event.size + EVENT_BYTES
         while len(tail) > TAIL_EVENTS or local.tail_bytes > TAIL_BYTES + EVENT_BYTES * len(tail):
-            local.tail_bytes -= len(tail.popleft().payload) + EVENT_BYTES
+            local.tail_bytes -= tail.popleft().size + EVENT_BYTES
         self.bytes += local.tail_bytes - before
         self._order[local] = None
         self._order.move_to_end(local)

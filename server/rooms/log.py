@@ -28,7 +28,7 @@ class Event:
     Its packet is encoded at its first use, once for all of the room's members.
     """
 
-    __slots__ = ("_packet", "at", "name", "payload", "room", "seq")
+    __slots__ = ("_packet", "_size", "at", "name", "payload", "room", "seq")
 
     def __init__(self, room: Room, seq: int, at: Time, name: str, payload: str) -> None:
         self.room = room
@@ -37,6 +37,16 @@ class Event:
         self.name = name
         self.payload = payload
         self._packet: Packet | None = None
+        self._size: int | None = None
+
+    @property
+    def size(self) -> int:
+        """The payload's length in bytes."""
+        size = self._size
+        if size is None:
+            payload = self.payload
+            size = self._size = len(payload) if payload.isascii() else len(payload.encode())
+        return size
 
     @property
     def packet(self) -> Packet:
@@ -102,6 +112,6 @@ async def measure(db: Connection, afters: Mapping[Room, int], heads: Mapping[Roo
     }
 
 
-def is_whole(events: Sequence[Event], after: int, head: int) -> bool:
-    """Whether the events run from `after` + 1 to at least `head` without a hole: swept ones leave one at the start."""
-    return all(event.seq == after + n for n, event in enumerate(events, 1)) and after + len(events) >= head
+def follow(events: Sequence[Event], after: int) -> bool:
+    """Whether the events run on from `after` + 1 without a hole, as what has been swept leaves it."""
+    return all(event.seq == after + n for n, event in enumerate(events, 1))

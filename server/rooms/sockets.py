@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Socket:
     """A connection with the person and the session behind it.
 
-    `rooms` are those it stands in or is joining, by id. `greeted` is done when `hello` is on its way: nothing
-    precedes it. `evicted` are the removals that were delivered while its connect was still being judged: room and seq.
-    Once it `is_gone` it enters no room again.
+    `rooms` are those it stands in or is joining. `greeted` is done when `hello` is on its way: nothing precedes it.
+    `evicted` are the removals of its person that have been delivered: room and seq. Once it `is_gone` it enters no room
+    again.
     """
 
     __slots__ = ("connection", "evicted", "greeted", "is_gone", "rooms", "session_id", "user_id")

@@ -1,8 +1,8 @@
 """Engine.IO sessions: python-engineio's engine with guards, until one of our own takes its place.
 
 What the guards mend in it: malformed packets close the session at once instead of leaving a ghost; what waits for a
-client is counted in bytes and bounded; a client that takes nothing for 10 seconds is cut; compression stays off (it
-costs 78 KB a connection); packets go to a connection without a task for each.
+client is counted in bytes and bounded; a client that takes nothing for 10 seconds is cut, one that is being closed too;
+compression stays off (it costs 78 KB a connection); packets go to a connection without a task for each.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ class Session(async_socket.AsyncSocket):  # type: ignore[misc]
         self._reading = asyncio.Lock()  # a client may POST twice at once: one packet is dealt with after the other
         self._ready: list[asyncio.Future[None]] = []
         self._ws: _PlainWebSocket | None = None
+        self._cutting: asyncio.TimerHandle | None = None
 
     def push(self, message: Packet, *, droppable: bool = False) -> bool:
         """Queue a packet; False where it was dropped, because the session is closed or the client far behind."""
@@ -78,6 +79,9 @@ class Session(async_socket.AsyncSocket):  # type: ignore[misc]
             self.server.start_background_task(
                 self.close, wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR
             )
+        self._cut()
+
+    def _cut(self) -> None:
         if self._ws is not None and self._ws.transport is not None:
             self._ws.transport.abort()
 
@@ -123,6 +127,9 @@ class Session(async_socket.AsyncSocket):  # type: ignore[misc]
         )
         if not abort:
             self._put(packet.Packet(packet.CLOSE), 1)
+            if self._ws is not None:
+                # Nobody watches a closed session, and one whose client takes nothing would never get to its end.
+                self._cutting = asyncio.get_running_loop().call_later(STALL_S, self._cut)
         self.closed = True
         self.queue.put_nowait(None)
         self._release()
@@ -152,6 +159,8 @@ class Session(async_socket.AsyncSocket):  # type: ignore[misc]
         await self.close(wait=False, abort=True, reason=reason)
         self.queue.put_nowait(None)
         await writer
+        if self._cutting is not None:
+            self._cutting.cancel()
         self.server.sockets.pop(self.sid, None)
 
     # inside

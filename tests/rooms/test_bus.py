@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
+from server.rooms import bus as bus_module
 from server.rooms.bus import CHANNEL, Bus, LocalBus, LocalHub, RedisBus, decode, encode
 from server.rooms.log import Event
 from server.rooms.names import Room
@@ -352,3 +354,103 @@ async def test_a_bus_starts_without_redis_and_joins_when_it_is_there(
         any_redis.start()
     await there.meets(here, chat)
     await here.until(lambda: here.bus.state == there.bus.state == "ok", "ok")
+
+
+class Tunnel:
+    """A TCP connection's way to Redis, which may fall silent without an end, as behind a balancer that has died."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self._silent: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> str:
+        """Listen; the URL that leads through it."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    def fall_silent(self) -> None:
+        """Pass on nothing any more of what is connected now."""
+        self._silent.update(self._writers)
+
+    async def close(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, back]
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer), return_exceptions=True)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if writer not in self._silent:
+                writer.write(data)
+        writer.close()
+
+
+async def test_a_connection_that_has_died_without_a_word_is_noticed_and_replaced(
+    any_redis: RedisServer, stopping: list[Bus], chat: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PING_S", 0.05)
+    tunnel = Tunnel(any_redis.port)
+    here = await started(RedisBus(await tunnel.open()), stopping)
+    there = await started(RedisBus(any_redis.url), stopping)
+    here.bus.subscribe(chat)
+    await here.meets(there, chat)
+    await here.until(lambda: here.bus.state == "ok", "ok")
+    tunnel.fall_silent()
+    await here.until(lambda: here.bus.state == "degraded", "degraded")  # nothing is published here
+    here.received.clear()
+    await here.meets(there, chat)
+    await here.bus.stop()
+    await tunnel.close()
+
+
+async def test_a_quiet_bus_stays_up(
+    any_redis: RedisServer, stopping: list[Bus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PING_S", 0.001)
+    pings = 0
+    ping = PubSub.ping
+
+    def counted(self: PubSub, *args: object) -> object:
+        nonlocal pings
+        pings += 1
+        return ping(self, *args)
+
+    monkeypatch.setattr(PubSub, "ping", counted)
+    here = await started(RedisBus(any_redis.url), stopping)
+    await here.until(lambda: here.bus.state == "ok", "ok")
+    states = set()
+    await here.until(lambda: states.add(here.bus.state) or pings > 20, "twenty pings")  # type: ignore[func-returns-value]
+    assert states == {"ok"}
+
+
+@pytest.mark.parametrize("steps", ["-", "-+-", "-+-+-", "+-"])
+async def test_what_nobody_wants_any_more_is_not_left_in_redis(
+    any_redis: RedisServer, pair: tuple[Instance, Instance], steps: str
+) -> None:
+    here, there = pair
+    room, marker = Room("conversation", uuid4()), Room("conversation", uuid4())
+    there.bus.subscribe(room)
+    await there.meets(here, room)
+    for step in steps:  # all of them before Redis can be told
+        (there.bus.subscribe if step == "+" else there.bus.unsubscribe)(room)
+    there.bus.subscribe(marker)
+    await there.meets(here, marker)
+    there.bus.unsubscribe(marker)
+    async with Redis.from_url(any_redis.url, decode_responses=True) as stranger:
+        async with asyncio.timeout(PATIENCE_S):
+            while await stranger.pubsub_channels(f"{CHANNEL}{marker}"):
+                await asyncio.sleep(0.005)
+        assert await stranger.pubsub_channels(f"{CHANNEL}{room}") == []
+
+
+async def test_what_is_wanted_again_at_once_is_never_given_up(pair: tuple[Instance, Instance], chat: Room) -> None:
+    here, there = pair
+    there.bus.unsubscribe(chat)
+    there.bus.subscribe(chat)
+    there.received.clear()
+    await there.meets(here, chat)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,163 +13,28 @@ import pytest
 from server.errors import Unavailable
 from server.rooms import comparison, log, repair
 from server.rooms import delivery as delivery_module
-from server.rooms.bus import Receive
 from server.rooms.delivery import Delivery
 from server.rooms.local import TAIL_BYTES, TAIL_EVENTS
-from server.rooms.log import Entry, Event
+from server.rooms.log import Event
 from server.rooms.names import Room, user_room
 from server.rooms.sockets import Socket
-from server.wire import Packet
-from storage import Connection, Database, Time
+from storage import Connection, Database
 from storage import rooms as table
 from tests.people import Instance
-
-AT = Time("2026-11-20T17:00:00.000Z")
-
-
-class SilentBus:
-    """A bus that carries nothing, and remembers what it was asked to."""
-
-    state = "ok"
-
-    def __init__(self) -> None:
-        self.rooms: list[Room] = []
-        self.published: list[Event] = []
-
-    async def start(self, receive: Receive) -> None:
-        pass
-
-    async def stop(self) -> None:
-        pass
-
-    def publish(self, event: Event) -> None:
-        self.published.append(event)
-
-    def subscribe(self, room: Room) -> None:
-        self.rooms.append(room)
-
-    def unsubscribe(self, room: Room) -> None:
-        self.rooms.remove(room)
-
-
-class Phone:
-    """A connection as delivery sees it; `heard` is what was sent to it."""
-
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-        self.news = asyncio.Event()
-
-    def send(self, message: Packet, *, droppable: bool = False) -> bool:
-        self.heard.append(message.text)
-        self.news.set()
-        return True
-
-
-class Watched(Database):
-    """The database, counting how often a connection is taken; down as long as `down` is not 0."""
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database._pool)
-        self.taken = 0
-        self.down = 0
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        self.taken += 1
-        if self.down:
-            self.down -= 1
-            raise Unavailable
-        async with super().connection() as db:
-            yield db
-
-
-@pytest.fixture
-async def database(shared_database: str) -> AsyncIterator[Watched]:
-    database = await Database.open(shared_database, min_size=1, max_size=3)
-    yield Watched(database)
-    await database.close()
-
-
-@pytest.fixture
-def bus() -> SilentBus:
-    return SilentBus()
-
-
-@pytest.fixture
-async def delivery(database: Watched, bus: SilentBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Delivery]:
-    """A delivery that compares only when a test says so."""
-    monkeypatch.setattr(comparison, "COMPARE_S", 3600)
-    delivery = Delivery(database, bus)
-    await delivery.start()
-    database.taken = 0
-    yield delivery
-    await delivery.stop()
-
-
-@pytest.fixture
-async def chat(database: Watched) -> Room:
-    return await new_room(database)
-
-
-@pytest.fixture
-async def amina(delivery: Delivery) -> Socket:
-    return enter(delivery)
-
-
-async def new_room(database: Database) -> Room:
-    room = Room("conversation", uuid4())
-    async with database.connection() as db:
-        await table.create_room(db, room.id, room.kind)
-    return room
-
-
-def enter(delivery: Delivery, user_id: UUID | None = None) -> Socket:
-    socket = Socket(Phone(), user_id or uuid4(), uuid4())  # type: ignore[arg-type]
-    socket.greeted.set_result(None)
-    delivery.enter(socket)
-    return socket
-
-
-def stand(delivery: Delivery, socket: Socket, room: Room, head: int = 0) -> None:
-    """Let a socket stand in a room, as a join without a replay does."""
-    local = delivery.hold(socket, room)
-    delivery.begin(local, head)
-    joiner = local.joining[socket]
-    joiner.position, joiner.served = local.head or 0, True
-    local.open(socket)
-
-
-async def commit(database: Database, *where: Room, payload: str = "{}") -> list[Event]:
-    """Append one event to each of the rooms, in one transaction that nobody publishes."""
-
-    async def work(db: Connection) -> list[Event]:
-        return await log.append(db, [Entry(room, "test:done", payload) for room in where])
-
-    return await database.transaction(work)
-
-
-def seqs(socket: Socket, room: Room) -> list[int]:
-    """What a phone has heard of a room."""
-    marker = f'"room":"{room}","seq":'
-    phone: Any = socket.connection
-    return [int(text.partition(marker)[2].partition(",")[0]) for text in phone.heard if marker in text]
-
-
-async def hearing(socket: Socket, room: Room, expected: list[int]) -> None:
-    """Wait until a phone has heard as much of a room as is expected, and compare."""
-    phone: Any = socket.connection
-    async with asyncio.timeout(10):
-        while len(seqs(socket, room)) < len(expected):
-            phone.news.clear()
-            await phone.news.wait()
-    assert seqs(socket, room) == expected
-
-
-async def until(seen: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not seen():
-            await asyncio.sleep(0.002)
-
+from tests.rooms.watching import (
+    AT,
+    Phone,
+    SilentBus,
+    Watched,
+    commit,
+    enter,
+    hearing,
+    new_room,
+    removal,
+    seqs,
+    stand,
+    until,
+)
 
 # in order
 
@@ -243,7 +106,7 @@ async def test_rooms_that_are_behind_are_read_together(delivery: Delivery, datab
 
 @pytest.mark.parametrize(
     ("module", "bound", "value"),
-    [(repair, "ROOM_ROWS", 3), (repair, "ROWS", 4), (repair, "BYTES", 250), (delivery_module, "EARLY_EVENTS", 2)],
+    [(repair, "ROOMS", 2), (repair, "ROWS", 4), (repair, "BYTES", 250), (delivery_module, "EARLY_EVENTS", 2)],
 )
 async def test_a_repair_goes_on_until_all_is_delivered_whatever_its_bounds(
     delivery: Delivery,
@@ -321,6 +184,16 @@ async def test_an_effect_that_fails_stops_nobody(delivery: Delivery, amina: Sock
     assert seen == [(1, [1]), (2, [1, 2])]  # each once it has been sent
 
 
+async def test_an_ephemeral_effect_that_fails_stops_nobody(delivery: Delivery, bus: SilentBus, chat: Room) -> None:
+    def heard(event: Event) -> None:
+        raise RuntimeError("a bug")
+
+    delivery.on_heard("test:typed", heard)
+    delivery.deliver(log.ephemeral(chat, "test:typed", "{}"))
+    delivery.announce(log.ephemeral(chat, "test:typed", "{}"))
+    assert len(bus.published) == 1
+
+
 async def test_what_is_published_goes_to_the_bus_and_to_ones_own(
     delivery: Delivery, bus: SilentBus, amina: Socket, chat: Room
 ) -> None:
@@ -391,6 +264,27 @@ async def test_a_comparison_that_fails_forgets_nothing(
     await hearing(amina, other, [1])
 
 
+async def test_a_long_transaction_makes_no_comparison_find_the_same_again(
+    delivery: Delivery, database: Watched, amina: Socket, chat: Room
+) -> None:
+    own = await new_room(database)
+    async with database.unit() as slow:
+        await slow.execute("select pg_current_xact_id()")  # it has its id, and keeps xmin back
+        async with database.connection() as db:
+            before = await table.find_snapshot(db)
+            await commit(database, chat)
+            first = await table.list_moved(db, before)
+            assert chat.id in {head.room_id for head in first.heads}
+            second = await table.list_moved(db, first.snapshot)
+            assert chat.id not in {head.room_id for head in second.heads}
+            await log.append(slow, [log.Entry(own, "test:done", "{}")])
+            third = await table.list_moved(db, second.snapshot)
+            assert own.id not in {head.room_id for head in third.heads}
+    async with database.connection() as db:
+        last = await table.list_moved(db, third.snapshot)
+    assert {head.room_id for head in last.heads} & {own.id, chat.id} == {own.id}
+
+
 async def test_after_failures_every_head_is_compared(
     database: Watched, bus: SilentBus, chat: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,11 +321,7 @@ async def test_a_new_epoch_is_told_once(
     delivery = Delivery(database, bus)
     await delivery.start()
     told: list[UUID | None] = []
-
-    async def tell() -> None:
-        told.append(delivery.epoch)
-
-    delivery.on_new_epoch(tell)
+    monkeypatch.setattr(delivery.comparison, "_on_new_epoch", lambda: told.append(delivery.epoch))
     await delivery.comparison.compare()
     assert told == []
     epoch = await database.transaction(table.restored)
@@ -509,12 +399,6 @@ async def test_what_arrives_before_the_head_is_known_waits_for_it(
     assert local.head == 8
 
 
-def removal(delivery: Delivery, person: Socket, room: Room, seq: int) -> Event:
-    """An event that ends a person's standing in a room."""
-    delivery.on_end("test:gone", lambda event: UUID(json.loads(event.payload)))
-    return Event(room, seq, AT, "test:gone", f'"{person.user_id}"')
-
-
 async def test_a_removal_takes_all_of_a_persons_sockets_out(delivery: Delivery, amina: Socket, chat: Room) -> None:
     tablet, bilal = enter(delivery, amina.user_id), enter(delivery)
     for socket in (amina, tablet, bilal):
@@ -537,7 +421,7 @@ async def test_a_late_removal_leaves_those_who_came_back_behind_it(
     stand(delivery, member, chat, head=4)
     delivery.deliver(removal(delivery, amina, chat, 5))
     assert [chat in socket.rooms for socket in (amina, back, judged, member)] == [False, True, True, False]
-    assert judged.rooms[chat].joining[judged].ended == 5  # the snapshot of its judgement decides
+    assert judged.rooms[chat].joining[judged].asked == 1  # it is judged once more, and that snapshot decides
     assert sorted(id(who) for who, _, _ in evicted) == sorted([id(amina), id(member)])
     assert {what for _, *what_ in evicted for what in [tuple(what_)]} == {(chat, 5)}
 
@@ -574,6 +458,14 @@ async def test_the_tail_answers_what_it_has_whole_and_nothing_else(
     assert tail(15) == []
     assert tail(9) is None  # 10 was never here
     assert tail(16) is None  # beyond the head
+
+
+async def test_the_tail_counts_bytes_and_not_characters(delivery: Delivery, amina: Socket, chat: Room) -> None:
+    stand(delivery, amina, chat)
+    for seq in range(1, 101):
+        delivery.deliver(Event(chat, seq, AT, "test:done", "🌙" * 512))  # 2 KiB
+    assert delivery.tail_after(chat, 100 - 32) is not None
+    assert delivery.tail_after(chat, 100 - 33) is None
 
 
 @pytest.mark.parametrize(("size", "kept"), [(10, TAIL_EVENTS), (1024, 64), (TAIL_BYTES + 1, 0)])

@@ -353,9 +353,9 @@ async def heads_of(db: asyncpg.Connection, room_ids: list[UUID]) -> dict[UUID, i
     return {head.room_id: head.last_seq for head in await rooms.list_heads(db, room_ids)}
 
 
-async def moved(db: asyncpg.Connection, xmin: str) -> tuple[str, dict[UUID, int]]:
-    found = await rooms.list_moved(db, xmin)
-    return found.xmin, {head.room_id: head.last_seq for head in found.heads}
+async def moved(db: asyncpg.Connection, since: str) -> tuple[str, dict[UUID, int]]:
+    found = await rooms.list_moved(db, since)
+    return found.snapshot, {head.room_id: head.last_seq for head in found.heads}
 
 
 async def test_a_comparison_finds_what_a_long_transaction_commits_late(
@@ -363,35 +363,35 @@ async def test_a_comparison_finds_what_a_long_transaction_commits_late(
 ) -> None:
     late, early, other = await new_room(db), await new_room(db), await new_room(db)
     slow, slower = await connect(), await connect()
-    xmin = await rooms.find_xmin(db)
+    since = await rooms.find_snapshot(db)
     async with slower.transaction():
         await slower.execute("select pg_current_xact_id()")  # it has its id, and has written nothing yet
         async with slow.transaction():
             await append(slow, late, late)
-            xmin, heads = await moved(db, xmin)
+            since, heads = await moved(db, since)
             assert late not in heads
             await append(db, early)
-            xmin, heads = await moved(db, xmin)
+            since, heads = await moved(db, since)
             assert (heads.get(early), heads.get(late)) == (1, None)
-        xmin, heads = await moved(db, xmin)
+        since, heads = await moved(db, since)
         assert heads[late] == 2
         await append(slower, other)
-        xmin, heads = await moved(db, xmin)
+        since, heads = await moved(db, since)
         assert other not in heads
-    xmin, heads = await moved(db, xmin)
+    since, heads = await moved(db, since)
     assert heads[other] == 1
 
 
 async def test_a_comparison_is_quiet_when_nothing_moved(db: asyncpg.Connection) -> None:
     room = await new_room(db)
-    xmin = await rooms.find_xmin(db)
+    since = await rooms.find_snapshot(db)
     await append(db, room)
-    found = await rooms.list_moved(db, xmin)
+    found = await rooms.list_moved(db, since)
     assert rooms.Head(room, "conversation", 1) in found.heads
     assert found.epoch == (await rooms.find_deployment(db)).epoch
     async with asyncio.timeout(10):  # PostgreSQL's own transactions may hold xmin back for a moment
         while found.heads:
-            found = await rooms.list_moved(db, found.xmin)
+            found = await rooms.list_moved(db, found.snapshot)
     assert found.epoch == (await rooms.find_deployment(db)).epoch
 
 
@@ -404,7 +404,7 @@ async def test_a_new_epoch_forgets_the_ids_of_another_cluster(connect: Connect, 
     await db.execute("update room_events set xid = '18446744073709551000' where room_id = $1", room)
     epoch = await rooms.restored(db)
     now = await rooms.find_deployment(db)
-    _, heads = await moved(db, str(2**62))
+    _, heads = await moved(db, f"{2**62 + 3}:{2**62 + 3}:")
     await trying.rollback()
     assert was.epoch != epoch == now.epoch
     assert was.digest_key == now.digest_key
