@@ -13,7 +13,7 @@ from server.commands.context import Context
 from server.commands.registry import Limit, Payload, Push, command, push
 from server.errors import Conflict, Forbidden, NotFound
 from server.rooms.names import Room, conversation_room
-from storage import messages, participants
+from storage import conversations, messages, participants
 from storage.messages import Message, Revision
 
 message_edited = push("message:edited", Message, "A message says something else.", rooms=("conversation", "thread"))
@@ -37,6 +37,7 @@ async def edit(ctx: Context, p: EditMessage) -> Message:
     room, message = await lock_message(ctx, p.message_id)
     if message.sender_id != ctx.user.user_id:
         raise Forbidden("Only its sender edits a message.")
+    await refuse_blocked(ctx, room)
     if message.deleted_at is None and (message.version, message.text) == (p.version + 1, p.text):
         return message  # asked again
     if message.deleted_at is not None or message.version != p.version:
@@ -78,6 +79,12 @@ class Revisions(msgspec.Struct, frozen=True):
 async def revisions(ctx: Context, p: ReadRevisions) -> Revisions:
     """Read what an edited message said before."""
     return Revisions(await messages.list_revisions(ctx.db, p.message_id))
+
+
+async def refuse_blocked(ctx: Context, room: Room) -> None:
+    """Raises `Conflict` in a private conversation of which one has blocked the other: nothing is said there any more."""
+    if await conversations.has_block(ctx.db, room.id):
+        raise Conflict("blocked", "One of you has blocked the other.")
 
 
 async def lock_message(ctx: Context, message_id: UUID) -> tuple[Room, Message]:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.edits import lock_message, tell_changed
+from handlers.edits import lock_message, refuse_blocked, tell_changed
 from handlers.permissions import participant_at_the_lock
 from server.commands.context import Context
 from server.commands.registry import Limit, Payload, command, push
@@ -32,6 +32,8 @@ async def react(ctx: Context, p: React) -> Message:
     room, message = await lock_message(ctx, p.message_id)
     if message.deleted_at is not None:
         raise Conflict("version", "The message has been deleted.", message)
+    if p.on:
+        await refuse_blocked(ctx, room)
     if not await messages.react(ctx.db, p.message_id, ctx.user.user_id, p.emoji, on=p.on):
         return message  # it is as asked already
     if p.on and await messages.count_emoji(ctx.db, p.message_id) > EMOJI:

@@ -26,13 +26,14 @@ delete from user_blocks where blocker_id = :user_id or blocked_id = :user_id;
 update reports set text = null where reporter_id = :user_id;
 
 -- name: blank_events(user_id, after, most)$
--- A page of what their own devices were told, but for the ends of sessions, on which the sockets' closing hangs. The
+-- A page of what their own devices were told, but for the ends of sessions, on which the sockets' closing hangs. Under a name
+-- that no client knows, since clients pass over what they do not know, and nothing is made of an empty payload. The
 -- seq up to which it went, null behind the last.
 with page as (
     select seq from room_events where room_id = :user_id and seq > :after::bigint order by seq limit :most
 ), blanked as (
     update room_events e
-       set payload = '{}'
+       set name = 'event:erased', payload = '{}'
       from page p
      where e.room_id = :user_id and e.seq = p.seq and e.name <> 'session:revoked'
 )

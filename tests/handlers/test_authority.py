@@ -39,6 +39,14 @@ ON_BOTH = {  # called over HTTP and on the socket; all others on one of them
     "report:resolve",
     "room:sync",
 }
+ACCOUNT_CHANGES = {  # a token of the scope `limited` does not make: one's own account, and what others' come to
+    "account:delete",
+    "account:update",
+    "report:resolve",
+    "session:revoke",
+    "user:restore",
+    "user:suspend",
+}
 AT_ONCE = 4  # rows, each in scenes of its own
 UUIDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -308,7 +316,10 @@ TABLE: dict[str, list[Row]] = {
         row(said_by("other", "blocker", emoji="👍", on=True), **NOT_PAST_A_BLOCK),
         row(said_by("other", "blocker", emoji="👍", on=False), **TAKING_PART),
     ],
-    "message:history": [row(chat(), **TAKING_PART_TO_READ)],
+    "message:history": [
+        row(chat(), **TAKING_PART_TO_READ),
+        row(chat(after_seq=0), **TAKING_PART_TO_READ),
+    ],
     "message:search": [
         row(chat(query=GROUP_WORD), **TAKING_PART_TO_READ),
         row(lambda s, who: {"query": f"{GROUP_WORD} or {PRIVATE_WORD}"}, **FOR_ALL_WHO_READ),
@@ -518,6 +529,7 @@ async def test_who_is_shown_out_gets_the_same_answers_on_the_socket_they_had_ope
 
 async def test_a_narrow_token_is_refused_exactly_what_its_scope_leaves_out(parley: Instance) -> None:
     """Of somebody who may do everything: the owner of the group, an administrator of the site too."""
+    assert {name for name, command in commands.items() if command.scope is Scope.FULL} == ACCOUNT_CHANGES
     told = []
     for command, n, one in rows():
         if n > 1 or command.allow.public:
@@ -525,7 +537,7 @@ async def test_a_narrow_token_is_refused_exactly_what_its_scope_leaves_out(parle
         [way] = ways(command, both=False)
         expected = {
             "owner": False,
-            "limited": command.scope is Scope.FULL,
+            "limited": command.name in ACCOUNT_CHANGES,
             "read": not command.reads,
         }
         for who, is_refused in expected.items():
