@@ -82,7 +82,7 @@ async def revisions(ctx: Context, p: ReadRevisions) -> Revisions:
 
 
 async def refuse_blocked(ctx: Context, room: Room) -> None:
-    """Raises `Conflict` in a private conversation of which one has blocked the other: nothing is said there any more."""
+    """Raises `Conflict` in a private conversation of which one has blocked the other: no more is said there."""
     if await conversations.has_block(ctx.db, room.id):
         raise Conflict("blocked", "One of you has blocked the other.")
 
