@@ -1,7 +1,7 @@
 """Messages after they were sent: edited, deleted, and what they said before."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -9,9 +9,10 @@ import msgspec
 from handlers.permissions import participant_at_the_lock, reader_of_the_message
 from rules.messages import may_delete
 from server.adapters.attachments import delete_files
-from server.commands.context import Context
+from server.commands.context import Context, encode
 from server.commands.registry import Limit, Payload, Push, command, push
 from server.errors import Conflict, Forbidden, NotFound
+from server.rooms import log
 from server.rooms.names import Room, conversation_room
 from storage import conversations, messages, participants
 from storage.messages import Message, Revision
@@ -23,6 +24,20 @@ message_deleted = push(
     "A message is blank now, and so is its copy in the log.",
     rooms=("conversation", "thread"),
 )
+
+
+def _without_text(payload: str) -> tuple[int, str]:
+    message = msgspec.json.decode(payload)
+    blank: dict[str, Any] = {"text": None, "attachments": [], "reactions": []}
+    return message["seq"], encode({**message, **blank}).decode()
+
+
+def hide_from_newcomers(changed: Push[Message]) -> None:
+    """Let those hear that a message has changed who were not there when it was sent, but not what it says."""
+    log.redact(changed.name, _without_text)
+
+
+hide_from_newcomers(message_edited)
 
 
 class EditMessage(Payload, frozen=True):

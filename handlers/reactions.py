@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.edits import lock_message, refuse_blocked, tell_changed
+from handlers.edits import hide_from_newcomers, lock_message, refuse_blocked, tell_changed
 from handlers.permissions import participant_at_the_lock
 from server.commands.context import Context
 from server.commands.registry import Limit, Payload, command, push
@@ -18,6 +18,7 @@ EMOJI = 50  # different ones of one message: it travels whole with each reaction
 message_reacted = push(
     "message:reacted", Message, "Somebody reacted to a message, or took that back.", rooms=("conversation", "thread")
 )
+hide_from_newcomers(message_reacted)
 
 
 class React(Payload, frozen=True):

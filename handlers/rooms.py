@@ -1,6 +1,6 @@
 """Rooms as clients handle them: joining, leaving, and filling a hole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -132,8 +132,9 @@ async def sync(ctx: Context, p: SyncRoom) -> Synced:
     events = [event for event in found if event.seq <= head]
     if p.after > head or (after < head and not events) or not log.follow(events, after):
         return Synced([], head, more=False, reset=True)
-    return Synced(_shown(events), head, more=bool(events) and events[-1].seq < head, reset=False)
+    more = bool(events) and events[-1].seq < head
+    return Synced(_shown(event.seen_from(standing.floor) for event in events), head, more, reset=False)
 
 
-def _shown(events: Sequence[Event]) -> list[SyncedEvent]:
+def _shown(events: Iterable[Event]) -> list[SyncedEvent]:
     return [SyncedEvent(event.name, msgspec.Raw(event.payload), event.seq, event.at) for event in events]

@@ -147,6 +147,7 @@ class Delivery:
             return False
         local.members.pop(socket, None)
         local.joining.pop(socket, None)
+        local.floors.pop(socket, None)
         if not local.members and not local.joining:
             del self._rooms[room]
             self.tails.forget(local)

@@ -141,7 +141,7 @@ class Joining:
             if joiner is None or not _still(socket, local, standing):
                 self._delivery.release(socket, room)
                 continue
-            joiner.judge(position, standing.head)
+            local.admit(socket, joiner, position, standing.head, standing.floor)
             self._delivery.begin(local, standing.head)
             if position == local.head:
                 local.open(socket)
@@ -194,7 +194,8 @@ class Joining:
         if not is_ours and (after is None or reset):
             return Joined(room, standing.head, reset), _nothing
         ready = local.close(socket) if joiner is None or not is_ours else joiner
-        ready.judge(standing.head if after is None or reset else max(after, standing.floor), standing.head)
+        position = standing.head if after is None or reset else max(after, standing.floor)
+        local.admit(socket, ready, position, standing.head, standing.floor)
         self._delivery.begin(local, standing.head)
         return Joined(room, standing.head, reset), lambda: self._replays.serve(socket, local, ready)
 

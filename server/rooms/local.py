@@ -49,10 +49,11 @@ class LocalRoom:
     """A room that somebody on this instance watches.
 
     `head` is the last seq delivered here, None until it is known. `members` get what is delivered, `joining` do not
-    yet. `early` holds what has come before its turn, by seq.
+    yet. `early` holds what has come before its turn, by seq. `floors` has the seq behind which the room begins for each
+    newcomer.
     """
 
-    __slots__ = ("early", "head", "joining", "members", "room", "tail", "tail_bytes")
+    __slots__ = ("early", "floors", "head", "joining", "members", "room", "tail", "tail_bytes")
 
     def __init__(self, room: Room) -> None:
         self.room = room
@@ -60,6 +61,7 @@ class LocalRoom:
         self.members: dict[Socket, None] = {}
         self.joining: dict[Socket, Joiner] = {}
         self.early: dict[int, Event] = {}
+        self.floors: dict[Socket, int] = {}
         self.tail: deque[Event] = deque()
         self.tail_bytes = 0
 
@@ -77,11 +79,20 @@ class LocalRoom:
         """Deliver the event that comes right behind the head."""
         packet = event.packet
         for socket in self.members:
-            socket.connection.send(packet)
+            floor = self.floors.get(socket) if self.floors else None
+            socket.connection.send(packet if floor is None else event.seen_from(floor).packet)
         self.head = event.seq
         if self.joining:
             for socket in [s for s, at in self.joining.items() if at.served and at.position == event.seq]:
                 self.open(socket)
+
+    def admit(self, socket: Socket, joiner: Joiner, position: int, head: int, floor: int) -> None:
+        """A socket may stand here: what it knows of the room, the head of the snapshot that says so, and its floor."""
+        joiner.judge(position, head)
+        if floor:
+            self.floors[socket] = floor
+        else:
+            self.floors.pop(socket, None)
 
     def close(self, socket: Socket) -> Joiner:
         """Take a socket back among the joining, to be served anew."""

@@ -1,6 +1,6 @@
 """Events of a room's log: appended in the transaction that changes the state, read back for whoever missed them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -28,7 +28,7 @@ class Event:
     Its packet is encoded at its first use, once for all of the room's members.
     """
 
-    __slots__ = ("_packet", "_size", "at", "name", "payload", "room", "seq")
+    __slots__ = ("_packet", "_redacted", "_size", "at", "name", "payload", "room", "seq")
 
     def __init__(self, room: Room, seq: int, at: Time, name: str, payload: str) -> None:
         self.room = room
@@ -38,6 +38,18 @@ class Event:
         self.payload = payload
         self._packet: Packet | None = None
         self._size: int | None = None
+        self._redacted: tuple[int, Event] | None = None
+
+    def seen_from(self, floor: int) -> "Event":
+        """The event for whom the room begins behind `floor`: where it shows again what lies before, without that."""
+        redact = _redactions.get(self.name) if floor else None
+        if redact is None:
+            return self
+        if self._redacted is None:
+            about, payload = redact(self.payload)
+            self._redacted = about, Event(self.room, self.seq, self.at, self.name, payload)
+        about, redacted = self._redacted
+        return redacted if about <= floor else self
 
     @property
     def size(self) -> int:
@@ -60,9 +72,21 @@ class Event:
     def forget_packet(self) -> None:
         """Let the packet go; it is encoded again when somebody asks."""
         self._packet = None
+        self._redacted = None
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.room} {self.seq}>"
+
+
+Redact = Callable[[str], tuple[int, str]]
+"""From a payload to the seq of what it shows again, and the payload without that."""
+
+_redactions: dict[str, Redact] = {}
+
+
+def redact(name: str, how: Redact) -> None:
+    """Say that events of a name show again what was in the room before, to newcomers without it."""
+    _redactions[name] = how
 
 
 def ephemeral(room: Room, name: str, payload: str) -> Event:

@@ -64,7 +64,7 @@ class Replays:
             for event in page:
                 if local.joining.get(socket) is not joiner:
                     return False
-                socket.connection.send(event.packet)
+                socket.connection.send(event.seen_from(local.floors.get(socket, 0)).packet)
                 joiner.position = event.seq
                 if event.seq > joiner.judged and self._delivery.ends(event, socket.user_id):
                     self._delivery.release(socket, local.room)

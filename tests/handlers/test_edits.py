@@ -172,6 +172,36 @@ async def test_nobody_reacts_to_what_is_deleted_or_was_before_them(parley: Insta
     assert (await refusal(amina, "message:react", **react))["reason"] == "version"
 
 
+async def test_newcomers_hear_of_a_change_to_what_was_before_them_without_what_it_says(
+    parley: Instance, amina: Person, bilal: Person
+) -> None:
+    late = await parley.person("late")
+    group, early = await parley.chat(amina, bilal, kind="group"), await bilal.connect()
+    message = await sent(amina, group, "secret")
+    await amina.post("participant:add", conversation_id=group, user_id=late.user_id)
+    phone, room = await late.connect(), f"conversation:{group}"
+    await bilal.post("message:react", message_id=message["message_id"], emoji="👍", on=True)
+    await amina.post("message:edit", message_id=message["message_id"], text="a secret", version=1)
+    theirs = await sent(late, group, "mine")
+    await bilal.post("message:react", message_id=theirs["message_id"], emoji="👍", on=True)
+    await phone.hearing("message:reacted", text="mine")
+    back = await late.connect(rooms={room: 0})
+    replayed = await back.hearing_up_to(room, phone.position(group))
+    synced = (await late.post("room:sync", room=room, after=0))["events"]
+    heard = phone.of(room)[-len(synced) :]
+    assert [push.payload for push in replayed] == [event["payload"] for event in synced]
+    assert [(push.seq, push.payload) for push in heard] == [(event["seq"], event["payload"]) for event in synced]
+    assert [event["payload"].get("text") for event in synced if event["name"] != "participant:added"] == [
+        None,
+        None,
+        "mine",
+        "mine",
+    ]
+    assert "secret" not in str([phone.heard, back.heard, synced])
+    whole = await early.hearing("message:edited")
+    assert (whole.payload["text"], whole.payload["reactions"][0]["count"]) == ("a secret", 1)
+
+
 async def test_edits_at_once_have_one_winner(amina: Person, their_chat: str) -> None:
     message = await sent(amina, their_chat)
     answers = await asyncio.gather(
