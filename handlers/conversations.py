@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.permissions import participant, participant_at_the_lock
+from handlers.permissions import participant
 from rules.conversations import ConversationKind
 from rules.participants import ParticipantRole, may_rename
 from server.commands.context import Context, Work
@@ -177,7 +177,7 @@ class UpdateConversation(Payload, frozen=True):
     pinned: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-@command("conversation:update", allow=participant_at_the_lock, limit=Limit.WRITES)
+@command("conversation:update", allow=participant, limit=Limit.WRITES)
 async def update(ctx: Context, p: UpdateConversation) -> Conversation:
     """Change a group's title, for all; or what is one's own: archived, muted until, pinned. A title needs `version`."""
     header = await conversations.lock_conversation(ctx.db, p.conversation_id)

@@ -105,12 +105,12 @@ async def refuse_blocked(ctx: Context, room: Room) -> None:
 async def lock_message(ctx: Context, message_id: UUID) -> tuple[Room, Message]:
     """Lock the room of a message, which whoever changes the message holds; then the message as it is now.
 
-    Raises `NotFound` where the caller may not see it.
+    Raises `NotFound` where the caller may not see it; who may not see it before does not wait for the lock.
     """
-    conversation_id = await messages.find_conversation(ctx.db, message_id)
-    if conversation_id is None:
+    seen = await messages.get_message(ctx.db, ctx.user.user_id, message_id)
+    if seen is None:
         raise NotFound
-    room = conversation_room(conversation_id)
+    room = conversation_room(seen.conversation_id)
     await ctx.lock(room)
     message = await messages.get_message(ctx.db, ctx.user.user_id, message_id)
     if message is None:

@@ -5,7 +5,7 @@ from uuid import UUID
 import msgspec
 
 from handlers.conversations import LISTED_PEOPLE, as_seen, tell_updated
-from handlers.permissions import participant_at_the_lock
+from handlers.permissions import part_of, participant, participant_at_the_lock
 from rules.conversations import ConversationKind
 from rules.participants import ParticipantRole, may_add, may_promote, may_remove
 from server.commands.context import Context, Work
@@ -61,7 +61,7 @@ class AddParticipant(Payload, frozen=True):
     role: ParticipantRole = ParticipantRole.MEMBER
 
 
-@command("participant:add", allow=participant_at_the_lock, limit=Limit.WRITES)
+@command("participant:add", allow=participant, limit=Limit.WRITES)
 async def add(ctx: Context, p: AddParticipant) -> Conversation:
     """Let somebody into a group; they see it from here on. Owners let in anybody, admins members."""
     actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
@@ -94,7 +94,7 @@ class RemoveParticipant(Payload, frozen=True):
     user_id: UUID
 
 
-@command("participant:remove", allow=participant_at_the_lock, limit=Limit.WRITES)
+@command("participant:remove", allow=participant, limit=Limit.WRITES)
 async def remove(ctx: Context, p: RemoveParticipant) -> Conversation:
     """Show somebody out of a group: nothing they send is stored and nothing reaches them after it."""
     actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
@@ -117,7 +117,7 @@ class PromoteParticipant(Payload, frozen=True):
     role: ParticipantRole = ParticipantRole.ADMIN
 
 
-@command("participant:promote", allow=participant_at_the_lock, limit=Limit.WRITES)
+@command("participant:promote", allow=participant, limit=Limit.WRITES)
 async def promote(ctx: Context, p: PromoteParticipant) -> Conversation:
     """Give somebody in a group another role; its owner may. Who gives it away is one of its admins from then on."""
     actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
@@ -145,13 +145,14 @@ class LeftConversation(msgspec.Struct, frozen=True):
 @command("conversation:leave", allow=participant_at_the_lock, limit=Limit.WRITES)
 async def leave(ctx: Context, p: LeaveConversation) -> LeftConversation:
     """Leave a group. An owner hands over to the longest-standing admin, or else member."""
+    if await participants.has_left(ctx.db, p.conversation_id, ctx.user.user_id):
+        return LeftConversation()  # asked again
+    await part_of(ctx, p.conversation_id)
     header = await conversations.lock_conversation(ctx.db, p.conversation_id)
     await ctx.lock(conversation_room(p.conversation_id), user_room(ctx.user.user_id))
     part = await participants.find_participant(ctx.db, p.conversation_id, ctx.user.user_id)
     if header is None or part is None:
-        if await participants.has_left(ctx.db, p.conversation_id, ctx.user.user_id):
-            return LeftConversation()  # asked again
-        raise NotFound
+        return LeftConversation()  # shown out meanwhile
     if header.kind != ConversationKind.GROUP:
         raise Forbidden("Only a group can be left: archive the conversation, or block the person.")
     await go(ctx, p.conversation_id, part)

@@ -8,9 +8,6 @@ select ord, outcome, room_id, message_id, seq, at, payload
        :conversation_ids::uuid[], :sender_ids::uuid[], :client_ids::text[], :body_hmacs::bytea[], :types::text[],
        :texts::text[], :reply_to_ids::uuid[], :attached::text[], :bodies::text[], :wait::boolean);
 
--- name: find_conversation(message_id)$
-select conversation_id from messages where message_id = :message_id;
-
 -- name: get_message(reader_id, message_id)^
 -- record_class: Message
 -- A message that the reader may see now.

@@ -131,12 +131,6 @@ async def append_messages(db: Connection, messages: Sequence[NewMessage], *, wai
     return [Appended(*row) for row in rows]
 
 
-async def find_conversation(db: Connection, message_id: UUID) -> UUID | None:
-    """Where a message stands, or None."""
-    found: UUID | None = await sql.find_conversation(db, message_id=message_id)
-    return found
-
-
 async def get_message(db: Connection, reader_id: UUID, message_id: UUID) -> Message | None:
     """A message, where the reader may see it now."""
     found: Message | None = await sql.get_message(db, reader_id=reader_id, message_id=message_id)

@@ -246,7 +246,8 @@ begin
     ), judged as materialized (
         select i.*, old.message_id as old_id, old.seq as old_seq, old.at as old_at,
                case
-                   when i.conversation_id <> all (held)
+                   -- Who took no part when the locks were asked for waits for none.
+                   when i.conversation_id <> all (held) and (p.user_id is not null or old.message_id is not null)
                         and exists (select from rooms r where r.room_id = i.conversation_id) then 'busy'
                    when old.body_hmac = i.body_hmac then 'repeat'
                    when old.message_id is not null then 'key_reuse'
