@@ -39,6 +39,12 @@ export interface Auth {
   rooms?: Record<string, number>;
 }
 
+/** Somebody whom one has blocked, or blocks no more. */
+export interface BlockChanged {
+  user_id: Id;
+  blocked: boolean;
+}
+
 export interface BlockUser {
   user_id: Id;
 }
@@ -1118,6 +1124,8 @@ export interface EphemeralMeta { room: string; at: Time }
 export interface Pushes {
   /** The first of every connection, to that socket alone; without a second argument. */
   "hello": [payload: Hello];
+  /** One has blocked somebody on another device, or does so no more. Room: user. */
+  "block:changed": [payload: BlockChanged, meta: DurableMeta];
   /** One is in a new conversation; the server has joined one's sockets to it. Room: user. */
   "conversation:created": [payload: OwnConversation, meta: DurableMeta];
   /** What all of its people see has changed. Room: conversation. */

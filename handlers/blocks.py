@@ -2,14 +2,29 @@
 
 from uuid import UUID
 
+import msgspec
+
 from handlers.nothing import Done, Nothing
 from handlers.users import Users
 from server.commands.context import Context
-from server.commands.registry import Limit, Payload, command, signed_in
+from server.commands.registry import Limit, Payload, command, push, signed_in
 from server.errors import Invalid, NotFound, TooLarge
+from server.rooms.names import user_room
 from storage import blocks, users
 
 BLOCKS = 1_000  # of one person
+
+
+class BlockChanged(msgspec.Struct, frozen=True):
+    """Somebody whom one has blocked, or blocks no more."""
+
+    user_id: UUID
+    blocked: bool
+
+
+block_changed = push(
+    "block:changed", BlockChanged, "One has blocked somebody on another device, or does so no more.", rooms=("user",)
+)
 
 
 class BlockUser(Payload, frozen=True):
@@ -20,7 +35,8 @@ class BlockUser(Payload, frozen=True):
 async def block(ctx: Context, p: BlockUser) -> Done:
     """Block somebody; one who is blocked already stays so."""
     await _check(ctx, p)
-    await blocks.create_block(ctx.db, ctx.user.user_id, p.user_id)
+    if await blocks.create_block(ctx.db, ctx.user.user_id, p.user_id):
+        ctx.push(block_changed, BlockChanged(p.user_id, blocked=True), to=user_room(ctx.user.user_id))
     ctx.then(lambda: _review(ctx, p.user_id))
     if await blocks.count_blocks(ctx.db, ctx.user.user_id) > BLOCKS:
         raise TooLarge(f"One blocks at most {BLOCKS} people.", BLOCKS)
@@ -31,7 +47,8 @@ async def block(ctx: Context, p: BlockUser) -> Done:
 async def unblock(ctx: Context, p: BlockUser) -> Done:
     """Block somebody no more; one who is not blocked stays so."""
     await _check(ctx, p)
-    await blocks.delete_block(ctx.db, ctx.user.user_id, p.user_id)
+    if await blocks.delete_block(ctx.db, ctx.user.user_id, p.user_id):
+        ctx.push(block_changed, BlockChanged(p.user_id, blocked=False), to=user_room(ctx.user.user_id))
     return Done()
 
 

@@ -1,11 +1,13 @@
 -- Who has blocked whom. No lock is taken but by the writes themselves.
 
--- name: create_block(blocker_id, blocked_id)!
+-- name: create_block(blocker_id, blocked_id)$
 insert into user_blocks (blocker_id, blocked_id) values (:blocker_id, :blocked_id)
-on conflict (blocker_id, blocked_id) do nothing;
+on conflict (blocker_id, blocked_id) do nothing
+returning blocked_id;
 
--- name: delete_block(blocker_id, blocked_id)!
-delete from user_blocks where blocker_id = :blocker_id and blocked_id = :blocked_id;
+-- name: delete_block(blocker_id, blocked_id)$
+delete from user_blocks where blocker_id = :blocker_id and blocked_id = :blocked_id
+returning blocked_id;
 
 -- name: count_blocks(blocker_id)$
 select count(*) from user_blocks where blocker_id = :blocker_id;

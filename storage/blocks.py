@@ -8,14 +8,14 @@ from storage._db import Connection, load
 sql = load("blocks")
 
 
-async def create_block(db: Connection, blocker_id: UUID, blocked_id: UUID) -> None:
-    """Block somebody, where they are not blocked yet."""
-    await sql.create_block(db, blocker_id=blocker_id, blocked_id=blocked_id)
+async def create_block(db: Connection, blocker_id: UUID, blocked_id: UUID) -> bool:
+    """Block somebody; False where they are blocked already."""
+    return await sql.create_block(db, blocker_id=blocker_id, blocked_id=blocked_id) is not None
 
 
-async def delete_block(db: Connection, blocker_id: UUID, blocked_id: UUID) -> None:
-    """Block somebody no more."""
-    await sql.delete_block(db, blocker_id=blocker_id, blocked_id=blocked_id)
+async def delete_block(db: Connection, blocker_id: UUID, blocked_id: UUID) -> bool:
+    """Block somebody no more; False where they are not blocked."""
+    return await sql.delete_block(db, blocker_id=blocker_id, blocked_id=blocked_id) is not None
 
 
 async def count_blocks(db: Connection, blocker_id: UUID) -> int:

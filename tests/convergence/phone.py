@@ -9,7 +9,7 @@ what `hello.reset` names. An ack changes nothing in it. What it shows it has fro
 - messages: `message:created`, `edited`, `deleted`, `reacted`, each with the whole message.
 - last_message: the message with the highest seq. head_seq: the seq of the room's last event that it has applied.
 - unread_count: the messages of others behind its own read_seq that are not deleted.
-- its own profile: `user:updated`.
+- its own profile: `user:updated`; whom it has blocked: `block:changed`.
 
 `unread_count` of `conversation:mine` is not used: which of the conversation's events it has counted is not said, and
 the two rooms come in no common order. A phone that has not loaded all that is unread can't know the number for certain.
@@ -133,6 +133,7 @@ class Phone:
         self.asked = set() if asked is None else asked
         self.chats: dict[str, Chat] = {}
         self.user: Object = {}
+        self.blocked: set[str] = set()
         self.position = 0
         self.epoch: str | None = None
         self.is_loaded = False
@@ -326,6 +327,7 @@ class Phone:
         """The first snapshot: who one is, one's conversations, archived or not, each with all of its messages."""
         position = self.heads[self.room]
         user = await self.ask("account:me")
+        self.blocked = {one["user_id"] for one in (await self.ask("user:blocks"))["users"]}
         found = [room.partition(":")[2] for room in self.heads if room != self.room]
         for archived in (True, False):
             # What has news while one turns the pages goes to the top, and is on none of those that follow. The hello
@@ -433,11 +435,11 @@ class Phone:
                 chat.list_all(payload["participants"])
 
     async def _apply_own(self, name: str, payload: Any, seq: int) -> None:
-        if not payload:
-            return  # blanked: one's account has been deleted, and the end of this session comes next
         is_live = seq > self._greeted[self.room]
         if name == "user:updated":
             self.user = payload
+        elif name == "block:changed":
+            (self.blocked.add if payload["blocked"] else self.blocked.discard)(payload["user_id"])
         elif name == "conversation:created" and payload["conversation_id"] not in self.chats:
             await self._enter(payload, is_live=is_live)
         elif name == "participant:added":

@@ -485,13 +485,15 @@ ALONE = frozenset({"close", "cut", "come_back", "look_away", "revoke", "log_out"
 def differences(phone: Phone, fresh: Phone) -> list[str]:
     """What a phone shows otherwise than it is, in words.
 
-    Not held against it, because nothing tells it: whom one has blocked (`user:block` pushes nothing, to one's own
-    other devices neither); others' marks (ephemeral: they may be behind, never ahead); of a conversation whose room it
-    does not stand in, what happened there. The order of the people is that of their joining, finer than it is shown.
+    Not held against it, because nothing tells it: others' marks (ephemeral: they may be behind, never ahead); of a
+    conversation whose room it does not stand in, what happened there. The order of the people is that of their joining,
+    finer than it is shown.
     """
     found = []
     if phone.user != fresh.user:
         found.append(f"profile: shows {phone.user}, is {fresh.user}")
+    if phone.blocked != fresh.blocked:
+        found.append(f"blocked: shows {sorted(phone.blocked)}, are {sorted(fresh.blocked)}")
     if phone.chats.keys() != fresh.chats.keys():
         found.append(f"conversations: shows {sorted(phone.chats)}, are {sorted(fresh.chats)}")
     for conversation_id in sorted(phone.chats.keys() & fresh.chats.keys()):

@@ -53,6 +53,17 @@ async def test_one_blocks_and_unblocks_and_sees_whom_the_latest_first(
     assert await blocked(amina) == [carim.user_id, bilal.user_id]
 
 
+async def test_ones_other_devices_hear_of_a_block_once(amina: Person, bilal: Person) -> None:
+    phone = await amina.connect()
+    for _ in range(2):
+        await block(amina, bilal)
+    for _ in range(2):
+        await unblock(amina, bilal)
+    await phone.hearing("block:changed", blocked=False)
+    heard = [push.payload for push in phone.heard if push.name == "block:changed"]
+    assert heard == [{"user_id": bilal.user_id, "blocked": blocked} for blocked in (True, False)]
+
+
 async def test_who_is_blocked_sees_nothing_of_it(amina: Person, bilal: Person, their_chat: str) -> None:
     async def seen() -> dict[str, Any]:
         return {

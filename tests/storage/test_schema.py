@@ -34,7 +34,7 @@ class Home(NamedTuple):
 HOMES = {
     "users": Home("account:update", "account:me", "user:updated"),
     "user_sessions": Home("session:revoke", "session:list", "session:revoked"),
-    "user_blocks": Home("user:block", "user:blocks", unannounced="who is blocked is told nothing of it"),
+    "user_blocks": Home("user:block", "user:blocks", "block:changed"),
     "reports": Home("report:file", "report:list", unannounced="administrators load the list, nobody watches it"),
     "conversations": Home("conversation:create", "conversation:list", "conversation:created"),
     "conversation_participants": Home("participant:add", "conversation:get", "participant:added"),
