@@ -207,12 +207,6 @@ export interface LeaveRoom {
   room: string;
 }
 
-/** Nothing to say. */
-export type Left = Record<string, never>;
-
-/** Nothing to say. */
-export type LeftConversation = Record<string, never>;
-
 /** Where an attachment can be downloaded, and until when; `url` is relative to the server's address. */
 export interface Link {
   url: string;
@@ -341,9 +335,6 @@ export interface Presence {
   state: PresenceState;
   last_seen_at: Time | null;
 }
-
-/** Nothing to say. */
-export type PresenceSet = Record<string, never>;
 
 export type PresenceState = "online" | "away" | "offline";
 
@@ -608,9 +599,6 @@ export interface TypingChanged {
   typing: Typist[];
 }
 
-/** Nothing to say. */
-export type TypingSet = Record<string, never>;
-
 export type TypingState = "typing" | "recording" | "stopped";
 
 /** Somebody who types, or records. */
@@ -618,9 +606,6 @@ export interface Typist {
   user_id: Id;
   state: TypingState;
 }
-
-/** Nothing to say. */
-export type Unwatched = Record<string, never>;
 
 export interface UpdateAccount {
   username?: string;
@@ -892,7 +877,7 @@ export interface Commands {
   /** Leave a group. An owner hands over to the longest-standing admin, or else member. */
   "conversation:leave": {
     payload: LeaveConversation;
-    data: LeftConversation;
+    data: Done;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
@@ -969,7 +954,7 @@ export interface Commands {
   /** Say whether one looks at this device. Online on one device is online; a new socket is. */
   "presence:set": {
     payload: SetPresence;
-    data: PresenceSet;
+    data: Done;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
@@ -983,7 +968,7 @@ export interface Commands {
   /** Be told of these people no more. */
   "presence:unwatch": {
     payload: Watch;
-    data: Unwatched;
+    data: Done;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
@@ -1032,7 +1017,7 @@ export interface Commands {
   /** Stand in a room no more; a room one does not stand in is left already. One's own room can't be left. */
   "room:leave": {
     payload: LeaveRoom;
-    data: Left;
+    data: Done;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
@@ -1060,7 +1045,7 @@ export interface Commands {
   /** Say that one types, records or has stopped; again every few seconds while it goes on. */
   "typing:set": {
     payload: SetTyping;
-    data: TypingSet;
+    data: Done;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };

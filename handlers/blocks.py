@@ -37,7 +37,7 @@ async def block(ctx: Context, p: BlockUser) -> Done:
     await _check(ctx, p)
     if await blocks.create_block(ctx.db, ctx.user.user_id, p.user_id):
         ctx.push(block_changed, BlockChanged(p.user_id, blocked=True), to=user_room(ctx.user.user_id))
-    ctx.then(lambda: _review(ctx, p.user_id))
+        ctx.then(lambda: _review(ctx, p.user_id))
     if await blocks.count_blocks(ctx.db, ctx.user.user_id) > BLOCKS:
         raise TooLarge(f"One blocks at most {BLOCKS} people.", BLOCKS)
     return Done()

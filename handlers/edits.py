@@ -52,9 +52,9 @@ async def edit(ctx: Context, p: EditMessage) -> Message:
     room, message = await lock_message(ctx, p.message_id)
     if message.sender_id != ctx.user.user_id:
         raise Forbidden("Only its sender edits a message.")
-    await refuse_blocked(ctx, room)
     if message.deleted_at is None and (message.version, message.text) == (p.version + 1, p.text):
         return message  # asked again
+    await refuse_blocked(ctx, room)
     if message.deleted_at is not None or message.version != p.version:
         raise Conflict("version", "The message has changed: look again.", message)
     await messages.edit_message(ctx.db, p.message_id, p.text)

@@ -94,6 +94,8 @@ def _shown_out(services: Services, event: Event) -> None:
     if event.room.kind == "user":
         for socket in services.delivery.sockets_of(event.room.id):
             services.joining.review(socket, conversation_room(removed.conversation_id))
+            for watched in services.presences.watched_by(socket):
+                services.presences.review(watched)
     else:
         services.presences.review(removed.user_id)
 

@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 
 from handlers.conversations import LISTED_PEOPLE, as_seen, tell_updated
+from handlers.nothing import Done
 from handlers.permissions import part_of, participant, participant_at_the_lock
 from rules.conversations import ConversationKind
 from rules.participants import ParticipantRole, may_add, may_promote, may_remove
@@ -138,25 +139,21 @@ class LeaveConversation(Payload, frozen=True):
     conversation_id: UUID
 
 
-class LeftConversation(msgspec.Struct, frozen=True):
-    """Nothing to say."""
-
-
 @command("conversation:leave", allow=participant_at_the_lock, limit=Limit.WRITES)
-async def leave(ctx: Context, p: LeaveConversation) -> LeftConversation:
+async def leave(ctx: Context, p: LeaveConversation) -> Done:
     """Leave a group. An owner hands over to the longest-standing admin, or else member."""
     if await participants.has_left(ctx.db, p.conversation_id, ctx.user.user_id):
-        return LeftConversation()  # asked again
+        return Done()  # asked again
     await part_of(ctx, p.conversation_id)
     header = await conversations.lock_conversation(ctx.db, p.conversation_id)
     await ctx.lock(conversation_room(p.conversation_id), user_room(ctx.user.user_id))
     part = await participants.find_participant(ctx.db, p.conversation_id, ctx.user.user_id)
     if header is None or part is None:
-        return LeftConversation()  # shown out meanwhile
+        return Done()  # shown out meanwhile
     if header.kind != ConversationKind.GROUP:
         raise Forbidden("Only a group can be left: archive the conversation, or block the person.")
     await go(ctx, p.conversation_id, part)
-    return LeftConversation()
+    return Done()
 
 
 async def go(ctx: Work, conversation_id: UUID, part: Participant) -> None:

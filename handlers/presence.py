@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from handlers.nothing import Done
 from handlers.rooms import the_socket
 from rules.presence import PresenceState
 from server.commands.context import Context
@@ -28,10 +29,6 @@ class SetPresence(Payload, frozen=True):
     state: Literal["online", "away"]
 
 
-class PresenceSet(msgspec.Struct, frozen=True):
-    """Nothing to say."""
-
-
 @command(
     "presence:set",
     allow=signed_in,
@@ -39,10 +36,10 @@ class PresenceSet(msgspec.Struct, frozen=True):
     transport=Transport.SOCKET,
     transaction=False,
 )
-async def set_(ctx: Context, p: SetPresence) -> PresenceSet:
+async def set_(ctx: Context, p: SetPresence) -> Done:
     """Say whether one looks at this device. Online on one device is online; a new socket is."""
     ctx.services.presences.say(the_socket(ctx), PresenceState(p.state))
-    return PresenceSet()
+    return Done()
 
 
 class Watch(Payload, frozen=True):
@@ -68,10 +65,6 @@ async def watch(ctx: Context, p: Watch) -> Watched:
     return Watched([*found, *hidden])
 
 
-class Unwatched(msgspec.Struct, frozen=True):
-    """Nothing to say."""
-
-
 @command(
     "presence:unwatch",
     allow=signed_in,
@@ -80,7 +73,7 @@ class Unwatched(msgspec.Struct, frozen=True):
     reads=True,
     transaction=False,
 )
-async def unwatch(ctx: Context, p: Watch) -> Unwatched:
+async def unwatch(ctx: Context, p: Watch) -> Done:
     """Be told of these people no more."""
     ctx.services.presences.unwatch(the_socket(ctx), p.user_ids)
-    return Unwatched()
+    return Done()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from handlers.nothing import Done
 from handlers.permissions import member_of_the_room
 from server.commands.context import Context
 from server.commands.pages import PAGE_BYTES, Seq
@@ -39,10 +40,6 @@ class Joined(msgspec.Struct, frozen=True):
 
 class LeaveRoom(Payload, frozen=True):
     room: RoomName
-
-
-class Left(msgspec.Struct, frozen=True):
-    """Nothing to say."""
 
 
 class SyncRoom(Payload, frozen=True):
@@ -107,13 +104,13 @@ async def join(ctx: Context, p: JoinRoom) -> Joined:
     reads=True,
     transaction=False,
 )
-async def leave(ctx: Context, p: LeaveRoom) -> Left:
+async def leave(ctx: Context, p: LeaveRoom) -> Done:
     """Stand in a room no more; a room one does not stand in is left already. One's own room can't be left."""
     room, socket = named(p.room), the_socket(ctx)
     if room == user_room(socket.user_id):
         raise Invalid({"room": "one's own room can't be left"})
     ctx.services.delivery.release(socket, room)
-    return Left()
+    return Done()
 
 
 @command("room:sync", allow=member_of_the_room, limit=Limit.READS, reads=True)

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import msgspec
 
+from handlers.nothing import Done
 from handlers.permissions import participant
 from rules.typing import TypingState
 from server.commands.context import Context
@@ -34,13 +35,9 @@ class SetTyping(Payload, frozen=True):
     state: TypingState
 
 
-class TypingSet(msgspec.Struct, frozen=True):
-    """Nothing to say."""
-
-
 @command("typing:set", allow=participant, limit=Limit.READS, transport=Transport.SOCKET)
-async def set_(ctx: Context, p: SetTyping) -> TypingSet:
+async def set_(ctx: Context, p: SetTyping) -> Done:
     """Say that one types, records or has stopped; again every few seconds while it goes on."""
     if not await conversations.has_block(ctx.db, p.conversation_id):
         ctx.services.typing.set(conversation_room(p.conversation_id), ctx.user.user_id, p.state)
-    return TypingSet()
+    return Done()

@@ -1,9 +1,10 @@
 -- Who is there, as the instances that live say. No locks but the rows' own.
 
--- name: renew(instance_id, seconds)!
+-- name: renew(instance_id, seconds)$
 insert into presence_instances (instance_id, expires_at)
 values (:instance_id, clock_timestamp() + make_interval(secs => :seconds::float8))
-on conflict (instance_id) do update set expires_at = excluded.expires_at;
+on conflict (instance_id) do update set expires_at = excluded.expires_at
+returning xmax = 0 as is_new;
 
 -- name: bury(instance_id)!
 -- An instance that has gone, or every one that lives no more (null), with all it said of people.

@@ -25,9 +25,10 @@ class Near(msgspec.Struct, frozen=True):
 sql = load("presence", Presence, Near)
 
 
-async def renew(db: Connection, instance_id: UUID, seconds: float) -> None:
-    """Let what an instance says of people hold for so long from now on."""
-    await sql.renew(db, instance_id=instance_id, seconds=seconds)
+async def renew(db: Connection, instance_id: UUID, seconds: float) -> bool:
+    """Let what an instance says of people hold for so long from now on; True where nothing it said is there."""
+    is_new: bool = await sql.renew(db, instance_id=instance_id, seconds=seconds)
+    return is_new
 
 
 async def bury(db: Connection, instance_id: UUID | None = None) -> None:

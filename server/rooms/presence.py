@@ -67,6 +67,7 @@ class Presences:
         self._moved: set[UUID] = set()
         self._in_review: set[UUID] = set()
         self._wake = asyncio.Event()
+        self._reading = asyncio.Lock()  # what was read first is told first
         self._tasks: list[asyncio.Task[None]] = []
         self._clock = asyncio.get_running_loop().time
         self.on_changed: Callable[[Socket, Presence], None] = lambda *_: None
@@ -135,6 +136,11 @@ class Presences:
             if not watchers:
                 self._bus.subscribe(_room(found.user_id))
                 self._known[found.user_id] = found
+            elif self._known[found.user_id].state != found.state:
+                # One of the two is old: everybody is told what holds.
+                self._known[found.user_id] = found
+                self._moved.add(found.user_id)
+                self._wake.set()
             watchers.add(socket)
             self._watched.setdefault(socket, set()).add(found.user_id)
 
@@ -173,21 +179,23 @@ class Presences:
             self._wake.clear()
             try:
                 await self._write()
-                await self._tell(set(self._moved))
+                moved, self._moved = self._moved, set()
+                await self._tell(moved)
                 await self._look_again()
-            except ParleyError as error:
-                logger.warning("presence_waits", error=error.message)
+            except Exception as error:  # whatever it is: without this task nobody would ever come or go again
+                _log(error)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
     async def _write(self) -> None:
-        due = {who: self._own[who].state for who in self._due if who in self._own}
+        taken = set(self._due)
+        due = {who: self._own[who].state for who in taken if who in self._own}
         if due:
             async with self._database.connection() as db:
                 await presence.set_states(db, self._instance_id, due)
-        self._due -= due.keys()
+        self._due -= taken
         for user_id, state in due.items():
-            own = self._own[user_id]
+            own = self._own.setdefault(user_id, _Own())  # they may have gone meanwhile
             own.written, own.settled_at = state, self._clock() + self._debounce_s
             self._consider(user_id, own)
             self._delivery.announce(ephemeral(_room(user_id), CHANGED, "null"))
@@ -195,27 +203,34 @@ class Presences:
     async def _tell(self, user_ids: set[UUID]) -> None:
         """Read what holds of watched people, and tell their watchers what they do not know."""
         wanted = user_ids & self._watchers.keys()
-        if wanted:
-            async with self._database.connection() as db:
-                found = await presence.list_presences(db, wanted)
-            for now in found:
-                known = self._known.get(now.user_id)
-                if known is not None and known.state is not PresenceState(now.state):
-                    self._known[now.user_id] = now
-                    for socket in list(self._watchers[now.user_id]):
-                        self.on_changed(socket, now)
-        self._moved -= user_ids
+        if not wanted:
+            return
+        try:
+            async with self._reading, self._database.connection() as db:
+                found = {one.user_id: one for one in await presence.list_presences(db, wanted)}
+        except BaseException:
+            self._moved |= wanted
+            raise
+        for user_id in wanted & self._known.keys():
+            # Who is no active person any more has no row.
+            now = found.get(user_id) or Presence(user_id, PresenceState.OFFLINE, None)
+            if self._known[user_id].state != now.state:
+                self._known[user_id] = now
+                for socket in list(self._watchers[user_id]):
+                    self.on_changed(socket, now)
 
     async def _look_again(self) -> None:
         """Of those whose standing with others has changed: let go of the watchers who may not watch any more."""
-        in_review, self._in_review = set(self._in_review), set()
-        pairs = [(socket, user_id) for user_id in in_review for socket in self._watchers.get(user_id, ())]
-        for socket, user_id in pairs:
+        while self._in_review:
+            user_id = next(iter(self._in_review))
+            watchers = {socket.user_id for socket in self._watchers.get(user_id, ())}
             async with self._database.connection() as db:
-                near = await presence.list_near(db, socket.user_id, [user_id])
-            if near.get(user_id) is not False:
-                self.unwatch(socket, [user_id])
-                self.on_changed(socket, Presence(user_id, PresenceState.OFFLINE, None))
+                near = await presence.list_near(db, user_id, list(watchers))
+            self._in_review.discard(user_id)
+            for socket in list(self._watchers.get(user_id, ())):
+                if socket.user_id in watchers and near.get(socket.user_id) is not False:
+                    self.unwatch(socket, [user_id])
+                    self.on_changed(socket, Presence(user_id, PresenceState.OFFLINE, None))
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -223,13 +238,24 @@ class Presences:
             try:
                 await self._renew()
                 await self._tell(set(self._watchers))
-            except ParleyError as error:
-                logger.warning("presence_waits", error=error.message)
+            except Exception as error:
+                _log(error)
 
     async def _renew(self) -> None:
         async with self._database.connection() as db:
-            await presence.renew(db, self._instance_id, LEASE_S)
+            is_new = await presence.renew(db, self._instance_id, LEASE_S)
             await presence.bury(db)
+        if is_new:  # at the start, and where it was buried alive or PostgreSQL has crashed: nothing it wrote is left
+            for user_id, own in list(self._own.items()):
+                own.written = PresenceState.OFFLINE
+                self._consider(user_id, own)
+
+
+def _log(error: Exception) -> None:
+    if isinstance(error, ParleyError):
+        logger.warning("presence_waits", error=error.message)
+    else:
+        logger.error("presence_failed", exc_info=error)
 
 
 def _room(user_id: UUID) -> Room:

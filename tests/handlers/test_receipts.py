@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from server.rooms.bus import LocalBus, LocalHub
-from tests.people import Device, Instance, Person, Push, Refusal
+from storage import presence
+from tests.people import PATIENCE_S, Device, Instance, Person, Push, Refusal
 from tests.servers import execute
 
 NewInstance = Callable[..., Awaitable[Instance]]
@@ -217,6 +219,53 @@ async def test_who_shares_nothing_any_more_is_watched_no_more(two: list[Instance
     gone = await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "offline")
     assert gone.payload["last_seen_at"] is None
     assert two[0].parley.presences.watched_by(two[0].parley.delivery.sockets()[0]) == []
+
+
+async def test_who_goes_while_their_coming_is_written_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, two: list[Instance]
+) -> None:
+    amina, bilal, brief = await two[0].person("amina"), await two[0].person("bilal"), await two[0].person("brief")
+    await two[0].chat(amina, bilal)
+    watcher = await amina.connect(to=two[1])
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    service, write, gone = two[0].parley.presences, presence.set_states, asyncio.Event()
+
+    async def and_go(db: Any, instance_id: UUID, states: Any) -> None:
+        await write(db, instance_id, states)
+        for socket in two[0].parley.delivery.sockets_of(UUID(brief.user_id)):
+            service.leave(socket)
+            gone.set()
+
+    monkeypatch.setattr(presence, "set_states", and_go)
+    await brief.connect()
+    await asyncio.wait_for(gone.wait(), PATIENCE_S)
+    await bilal.connect()
+    await watcher.hearing("presence:changed", state="online")
+
+
+async def test_an_instance_that_was_buried_alive_says_all_again(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    await two[0].chat(amina, bilal)
+    watcher, phone = await amina.connect(), await bilal.connect()
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    await watcher.hearing("presence:changed", state="online")
+    buried = two[1].parley.presences
+    await execute(two[0].dsn, f"delete from presence_instances where instance_id = '{buried._instance_id}'")
+    await two[0].parley.presences._tell({UUID(bilal.user_id)})
+    await watcher.hearing("presence:changed", state="offline")
+    await buried._renew()
+    await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "online")
+    assert phone.client.connected
+
+
+async def test_who_is_shown_out_watches_the_others_no_more(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    group = await two[0].chat(amina, bilal, kind="group")
+    phone, watcher = await amina.connect(), await bilal.connect()
+    await watcher.call("presence:watch", user_ids=[amina.user_id])
+    await phone.call("participant:remove", conversation_id=group, user_id=bilal.user_id)
+    gone = await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "offline")
+    assert gone.payload["last_seen_at"] is None
 
 
 async def test_a_crashed_instance_leaves_nobody_behind(two: list[Instance]) -> None:

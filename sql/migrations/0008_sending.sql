@@ -1,130 +1,4 @@
--- What people do with messages beside sending them, and the sending itself.
-
--- The title's version was brought about by this person: a repeat of their change is no conflict.
-alter table conversations add changed_by uuid references users (user_id);
-create index conversations_changed_by on conversations (changed_by) where changed_by is not null;
-
--- A message wakes an archived conversation: there are few, and every send looks here.
-create index conversation_participants_archived on conversation_participants (conversation_id) where archived;
-
--- What a message said before it was edited.
-create table message_revisions (
-    message_id uuid not null references messages (message_id),
-    version int not null check (version > 0),
-    text text not null,
-    at timestamptz not null,
-    primary key (message_id, version)
-);
-
-create table message_reactions (
-    message_id uuid not null references messages (message_id),
-    user_id uuid not null references users (user_id),
-    emoji text not null check (length(emoji) between 1 and 32),
-    at timestamptz not null default clock_timestamp(),
-    primary key (message_id, user_id, emoji)
-);
-create index message_reactions_user_id on message_reactions (user_id);
-
--- Search. One configuration for both languages, chosen by each word's script: English words by their stem, all others by the
--- Arabic one, which leaves other scripts alone; no stop words, or "the who" would find nothing.
-do $$ begin
-    create text search dictionary parley_english (template = snowball, language = english);
-    create text search dictionary parley_arabic (template = snowball, language = arabic);
-    create text search configuration parley (copy = simple);
-    alter text search configuration parley alter mapping for asciiword, asciihword, hword_asciipart with parley_english;
-    alter text search configuration parley alter mapping for word, hword, hword_part with parley_arabic;
-end $$;
-
--- Spelling that Arabic writers vary is one: the forms of alef; alef maqsura and yeh; heh at the end of a word and teh marbuta,
--- which the stemmer knows. Vowel signs and tatweel go.
-create function searchable(text text) returns text language sql immutable strict parallel safe
-return regexp_replace(
-    translate(
-        text,
-        U&'\0623\0625\0622\0671\0649\0640\064B\064C\064D\064E\064F\0650\0651\0652',
-        U&'\0627\0627\0627\0627\064A'),
-    U&'\0647\005CM', U&'\0629', 'g');
-
--- The conversation stands among the words, so that a search within one, or within a person's own, reads no others.
--- Measured with 10 words a message: 24 µs of PostgreSQL's CPU a send. (As an index over the expression alone it would be 18,
--- but every row that is looked at and not found through the index would be parsed anew.)
-create function message_words(conversation_id uuid, text text) returns tsvector language sql immutable parallel safe
-return to_tsvector('parley'::regconfig, searchable(text)) || array_to_tsvector(array[conversation_id::text]);
-alter table messages add words tsvector generated always as (message_words(conversation_id, text)) stored;
-create index messages_words on messages using gin (words);
-
--- Finds messages by words, the latest first, from behind the message `before` on; ids alone.
---
--- What is common is found among the latest 2,000 of the conversation, what is not by the index: neither reads much. Each
--- statement is planned for what is asked (`execute`): a plan for any words would read every message.
-create function search_messages(reader uuid, query text, conversation uuid, before uuid, most int)
-returns table (message_id uuid) language plpgsql stable as $$
-#variable_conflict use_column
-declare
-    wanted tsquery := websearch_to_tsquery('parley', searchable(query));
-    beginning bigint;
-    ending bigint;
-    low bigint;
-    found int;
-begin
-    if numnode(wanted) = 0 then
-        return;
-    elsif conversation is null then
-        select wanted && string_agg(quote_literal(p.conversation_id), ' | ')::tsquery into wanted
-          from conversation_participants p where p.user_id = reader and p.left_at is null;
-        return query execute
-            'with found as materialized (
-                 select message_id, conversation_id, seq from messages
-                  where words @@ $1 and ($3 is null or message_id < $3)
-             )
-             select f.message_id
-               from found f
-               join conversation_participants p
-                 on p.conversation_id = f.conversation_id and p.user_id = $2 and p.left_at is null and f.seq > p.joined_seq
-              order by f.message_id desc limit $4'
-            using wanted, reader, before, most;
-        return;
-    end if;
-    select p.joined_seq into beginning from conversation_participants p
-     where p.conversation_id = conversation and p.user_id = reader and p.left_at is null;
-    select coalesce((select m.seq from messages m where m.message_id = before), r.last_seq + 1) into ending
-      from rooms r where r.room_id = conversation;
-    select min(seq) into low from (
-        select seq from messages m
-         where m.conversation_id = conversation and m.seq > beginning and m.seq < ending
-         order by m.seq desc limit 2000) latest;
-    return query execute
-        'select message_id from messages where conversation_id = $1 and seq >= $2 and seq < $3 and words @@ $4
-          order by seq desc limit $5'
-        using conversation, low, ending, wanted, most;
-    get diagnostics found = row_count;
-    if found < most then
-        return query execute
-            'select message_id from messages
-              where words @@ ($1 && quote_literal($2)::tsquery) and conversation_id = $2 and seq > $3 and seq < $4
-              order by seq desc limit $5'
-            using wanted, conversation, beginning, low, most - found;
-    end if;
-end $$;
-
--- A message as the contract shows it: the same columns wherever one is read.
-create view message_objects as
-select m.conversation_id, m.sender_id, m.client_id, m.type, m.text,
-       coalesce((
-           select json_agg(json_build_object(
-                      'attachment_id', a.attachment_id, 'name', a.name, 'content_type', a.content_type, 'size', a.size,
-                      'sha256', encode(a.sha256, 'hex'), 'url', '/attachments/' || a.attachment_id) order by a.position)
-             from message_attachments a where a.message_id = m.message_id), '[]') as attachments,
-       m.reply_to_id, null::json as offer,
-       coalesce((
-           select json_agg(json_build_object('emoji', r.emoji, 'count', r.count, 'user_ids', r.user_ids)
-                           order by r.first_at, r.emoji)
-             from (
-               select emoji, count(*) as count, min(at) as first_at,
-                      (array_agg(user_id order by at, user_id))[1:20] as user_ids
-                 from message_reactions where message_id = m.message_id group by emoji) r), '[]') as reactions,
-       m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
-  from messages m;
+-- Sending: messages stored and logged in batches, conversations brought back from the archives.
 
 -- Other people's messages behind a seq, counted to 1,000.
 create function unread(conversation uuid, reader uuid, behind bigint) returns bigint language sql stable as $$
@@ -263,6 +137,10 @@ begin
                         select count(*) from message_attachments a
                          where a.attachment_id = any (i.attachment_ids::uuid[]) and a.owner_id = i.sender_id
                            and a.status = 'complete' and a.message_id is null) then 'no_attachment'
+                   -- One that was completed since the body was made: the push would show the message without it.
+                   when i.attachment_ids is not null
+                        and cardinality(i.attachment_ids::uuid[]) <> json_array_length(i.body::json -> 'attachments')
+                        then 'no_attachment'
                    else 'sent'
                end as outcome
           from input i
@@ -317,22 +195,3 @@ begin
         select null::bigint as ord, 'woken' as outcome, w.room_id, null::uuid as message_id, w.seq, moment as at, w.payload from wake(asleep, heads, moment) w;
     end if;
 end $$;
-
--- Who is there. An instance says of itself every 15 s that it lives; what it says of people holds while that is not 45 s old,
--- so that a crash leaves nobody behind. Not logged: after a crash of PostgreSQL everybody connects anew.
-create unlogged table presence_instances (
-    instance_id uuid primary key,
-    expires_at timestamptz not null
-);
-create unlogged table presences (
-    user_id uuid not null,
-    instance_id uuid not null references presence_instances (instance_id) on delete cascade,
-    state text not null check (state in ('online', 'away')),
-    primary key (user_id, instance_id)
-);
-create index presences_instance_id on presences (instance_id);
-alter table users add last_seen_at timestamptz;
-
--- An erasure goes on where an instance was stopped amid it.
-alter table users add erased_at timestamptz;
-create index users_unfinished on users (user_id) where status = 'deleted' and erased_at is null;
