@@ -171,7 +171,9 @@ async def _talk(
     for part in (*IN_GROUP, *IN_PRIVATE):
         chat, word = (private, PRIVATE_WORD) if part in IN_PRIVATE else (group, GROUP_WORD)
         files = (UUID(shown[str(chat)]),) if part in ("member", "blocker") else ()
-        new.append(NewMessage(chat, ids[part], uuid4().hex, b"of the scene", f"{part} likes {word}", None, files))
+        told = await attachments.list_sendable(db, ids[part], files)
+        text = f"{part} likes {word}"
+        new.append(NewMessage(chat, ids[part], uuid4().hex, b"of the scene", text, None, files, told))
     said = {}
     for row in await messages.append_messages(db, new, wait=True):
         assert row.outcome == "sent", row
