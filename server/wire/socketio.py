@@ -162,11 +162,6 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     def connections(self) -> list[Connection]:
         return list(self._connections.values())
 
-    def abandon(self) -> None:
-        """Cut every session off, those that have not connected included."""
-        for session in list(self.eio.sockets.values()):
-            session.abort()
-
     def _engineio_server_class(self) -> type[Engine]:
         return Engine
 
