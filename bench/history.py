@@ -1,7 +1,8 @@
 """How long pages of history and searches take in a long conversation: `python -m bench.history`.
 
 100,000 messages of ten words in one conversation, drawn from a vocabulary of English and Arabic words of which some are
-common and most are not; beside it fifty shorter conversations of the reader's and fifty-one of strangers. Each case is
+common and most are not; beside it fifty shorter conversations of the reader's, and fifty-one of strangers, who have
+written nine times as much. All was written in the same weeks, so that the messages lie among each other. Each case is
 asked over HTTP, one request at a time, of a server process on a core of its own. The aim is a p95 of 20 ms.
 """
 
@@ -35,13 +36,17 @@ from bench.services import Postgres
 from server.commands.tokens import Tokens
 
 LONG = 100_000  # messages in the conversation that is read
-SHORT = 200  # in each of the others
+SHORT = 200  # in each of the reader's others
+STRANGE = 20_000  # in each that the reader is not in
 LIMIT = 50
 AIM_MS = 20.0
 WARM = 3  # requests of each case that don't count
+FILL_S = 600.0
 CASE_S = 10.0  # after which a case has been asked often enough
 CROWD = Crowd("history", people=6, size=3, rooms_each=51, senders=0)
 RARE = "zanzibar"
+OLD = "oldfangled"  # in every third of the first 30,000 messages of the long conversation, and nowhere else
+ELSEWHERE = "elsewhere"  # in every fourth message of strangers
 
 # 30 stems with 24 endings and 28 with 10 beginnings are 1,000 words. One is drawn by the square of a random number, so
 # that the first is in a quarter of the messages and the last in one of two hundred. The rare word is in twenty.
@@ -63,15 +68,34 @@ update vocabulary set word = trim(word);
 create unique index on vocabulary (n);
 """
 
-MESSAGES = f"""
-insert into messages (message_id, conversation_id, seq, sender_id, client_id, body_hmac, type, text, at)
-select uuidv7(), $1::uuid, seq, ($2::uuid[])[1 + seq % 3], 'history-' || $1::uuid || seq, '\\x00', 'text',
-       (select string_agg(word, ' ' order by place)
+TEXTS = f"""
+create table texts as
+select seq as n, (select string_agg(word, ' ' order by place)
           from (select place, floor((select count(*) from vocabulary) * power(random() + 0 * seq, 2))::int as n
                   from generate_series(1, 10) as place) drawn
-          join vocabulary using (n)) || case when $4::boolean and seq % 5000 = 77 then ' {RARE}' else '' end,
-       now() - ($3::int - seq) * interval '1 minute'
-  from generate_series(1, $3::int) as seq
+          join vocabulary using (n)) as text
+  from generate_series(1, {LONG}) as seq;
+create unique index on texts (n);
+"""
+
+# uuidv7's argument shifts its time: the ids are as old as their messages. One that is in no long conversation takes its
+# texts from elsewhere among them.
+MESSAGES = f"""
+with talks (conversation_id, people, count, number) as (
+    select * from unnest($1::uuid[], $2::text[], $3::int[]) with ordinality
+), said as (
+    select conversation_id, people::uuid[], number, seq, (seq - count) * (interval '{LONG} minutes' / count) as age
+      from talks cross join generate_series(1, count) as seq
+)
+insert into messages (message_id, conversation_id, seq, sender_id, client_id, body_hmac, type, text, at)
+select uuidv7(age), conversation_id, seq, people[1 + seq % 3], 'history-' || number || '-' || seq, '\\x00', 'text',
+       text || case when number = 1 and seq % 5000 = 77 then ' {RARE}' else '' end
+           || case when number = 1 and seq % 3 = 0 and seq <= 30000 then ' {OLD}' else '' end
+           || case when number > $4 and seq % 4 = 0 then ' {ELSEWHERE}' else '' end,
+       now() + age
+  from said
+  join texts on n = 1 + (seq + (number - 1) * 7919) % {LONG}
+ order by age
 """
 
 
@@ -101,12 +125,19 @@ async def fill(dsn: str) -> None:
     """The words and the messages."""
     connection = await asyncpg.connect(dsn)
     try:
+        await connection.execute("set synchronous_commit = off")
         await connection.execute(VOCABULARY)
-        for number, conversation_id in enumerate(CROWD.conversation_ids):
-            people = [CROWD.user_ids[n] for n in CROWD.members(number)]
-            count = LONG if number == 0 else SHORT
-            await connection.execute(MESSAGES, conversation_id, people, count, number == 0)
-            await connection.execute("update rooms set last_seq = $2 where room_id = $1", conversation_id, count)
+        await connection.execute(TEXTS)
+        talks = CROWD.conversation_ids
+        people = [f"{{{','.join(str(CROWD.user_ids[n]) for n in CROWD.members(k))}}}" for k in range(len(talks))]
+        counts = [LONG if k == 0 else SHORT if k < CROWD.rooms_each else STRANGE for k in range(len(talks))]
+        await connection.execute(MESSAGES, talks, people, counts, CROWD.rooms_each, timeout=FILL_S)
+        await connection.execute(
+            "update rooms set last_seq = count from unnest($1::uuid[], $2::int[]) as t (room_id, count)"
+            " where rooms.room_id = t.room_id",
+            talks,
+            counts,
+        )
         await connection.execute("vacuum analyze")
     finally:
         await connection.close()
@@ -125,11 +156,16 @@ async def searches(dsn: str) -> list[tuple[str, str, int]]:
             ("two words", f"{latin[0]} {latin[1]}"),
             ("Arabic word", arabic),
             ("phrase", f'"{latin[0]} {latin[1]}"'),
+            ("common word, long ago", OLD),
+            ("common word of others", ELSEWHERE),
+            ("all but a word", f"-{latin[0]}"),
         ]
         counting = """
             select count(*) from messages
-             where message_words(conversation_id, text) @@ websearch_to_tsquery('parley', searchable($1))"""
-        return [(title, query, await connection.fetchval(counting, query)) for title, query in queries]
+             where words @@ websearch_to_tsquery('parley', searchable($1))
+               and conversation_id in (select conversation_id from conversation_participants where user_id = $2)"""
+        reader = CROWD.user_ids[0]
+        return [(title, query, await connection.fetchval(counting, query, reader)) for title, query in queries]
     finally:
         await connection.close()
 
