@@ -1,24 +1,39 @@
 -- Who is there, as the instances that live say. No locks but the rows' own.
 
--- name: renew(instance_id, seconds)$
+-- name: create_instance(instance_id, seconds)!
 insert into presence_instances (instance_id, expires_at)
-values (:instance_id, clock_timestamp() + make_interval(secs => :seconds::float8))
-on conflict (instance_id) do update set expires_at = excluded.expires_at
-returning xmax = 0 as is_new;
+values (:instance_id, clock_timestamp() + make_interval(secs => :seconds::float8));
 
--- name: bury(instance_id)!
--- An instance that has gone, or every one that lives no more (null), with all it said of people.
-with gone as (
-    select instance_id from presence_instances
-     where instance_id = :instance_id::uuid or (:instance_id::uuid is null and expires_at < clock_timestamp())
-       for update skip locked
+-- name: renew(instance_id, seconds)$
+-- Not one that is closed: what it said is being forgotten.
+update presence_instances
+   set expires_at = clock_timestamp() + make_interval(secs => :seconds::float8)
+ where instance_id = :instance_id and expires_at > '-infinity'
+returning true as lives;
+
+-- name: close_instances(instance_id)
+-- One, or every one that lives no more (null), those included that are closed already.
+update presence_instances
+   set expires_at = '-infinity'
+ where instance_id = :instance_id::uuid or (:instance_id::uuid is null and expires_at < clock_timestamp())
+returning instance_id;
+
+-- name: bury(instance_id, most)$
+-- The people are locked in order of id. Whoever buries at the same moment takes others.
+with dead as (
+    select user_id, instance_id from presences where instance_id = :instance_id limit :most for update skip locked
+), gone as (
+    delete from presences p using dead d where p.user_id = d.user_id and p.instance_id = d.instance_id returning p.user_id
+), held as (
+    select user_id from users where user_id in (select user_id from gone) order by user_id for no key update
 ), seen as (
-    update users u
-       set last_seen_at = clock_timestamp()
-      from presences p
-     where p.instance_id in (select instance_id from gone) and u.user_id = p.user_id
+    update users u set last_seen_at = clock_timestamp() from held h where u.user_id = h.user_id
 )
-delete from presence_instances where instance_id in (select instance_id from gone);
+select count(*) from gone;
+
+-- name: delete_instance(instance_id)!
+delete from presence_instances i
+ where i.instance_id = :instance_id and not exists (select from presences p where p.instance_id = i.instance_id);
 
 -- name: set_states(instance_id, user_ids, states)!
 insert into presences (user_id, instance_id, state)
@@ -26,10 +41,13 @@ select user_id, :instance_id::uuid, state from unnest(:user_ids::uuid[], :states
 on conflict (user_id, instance_id) do update set state = excluded.state;
 
 -- name: set_offline(instance_id, user_ids)!
+-- The people are locked in order of id.
 with gone as (
     delete from presences where instance_id = :instance_id and user_id = any (:user_ids::uuid[]) returning user_id
+), held as (
+    select user_id from users where user_id in (select user_id from gone) order by user_id for no key update
 )
-update users set last_seen_at = clock_timestamp() where user_id in (select user_id from gone);
+update users u set last_seen_at = clock_timestamp() from held h where u.user_id = h.user_id;
 
 -- name: list_presences(user_ids)
 -- record_class: Presence
@@ -56,4 +74,18 @@ select o.user_id,
     select from conversation_participants mine
       join conversation_participants theirs using (conversation_id)
      where mine.user_id = :watcher_id::uuid and mine.left_at is null
+       and theirs.user_id = o.user_id and theirs.left_at is null);
+
+-- name: list_apart(watcher_ids, user_ids)
+-- record_class: Pair
+-- Of pairs those that share no conversation, or of which one has blocked the other. (`offset 0` keeps each look at blocks a
+-- look into the key's index: else all blocks there are would be read into a hash, or all of somebody whom many have blocked.)
+select o.watcher_id, o.user_id
+  from unnest(:watcher_ids::uuid[], :user_ids::uuid[]) as o (watcher_id, user_id)
+ where exists (select from user_blocks b where b.blocker_id = o.watcher_id and b.blocked_id = o.user_id offset 0)
+    or exists (select from user_blocks b where b.blocker_id = o.user_id and b.blocked_id = o.watcher_id offset 0)
+    or not exists (
+    select from conversation_participants mine
+      join conversation_participants theirs using (conversation_id)
+     where mine.user_id = o.watcher_id and mine.left_at is null
        and theirs.user_id = o.user_id and theirs.left_at is null);

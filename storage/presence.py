@@ -22,18 +22,35 @@ class Near(msgspec.Struct, frozen=True):
     hidden: bool
 
 
-sql = load("presence", Presence, Near)
+class Pair(msgspec.Struct, frozen=True):
+    watcher_id: UUID
+    user_id: UUID
+
+
+sql = load("presence", Presence, Near, Pair)
+
+
+async def create_instance(db: Connection, instance_id: UUID, seconds: float) -> None:
+    """Let a new instance say something of people, which holds for so long."""
+    await sql.create_instance(db, instance_id=instance_id, seconds=seconds)
 
 
 async def renew(db: Connection, instance_id: UUID, seconds: float) -> bool:
-    """Let what an instance says of people hold for so long from now on; True where nothing it said is there."""
-    is_new: bool = await sql.renew(db, instance_id=instance_id, seconds=seconds)
-    return is_new
+    """Let what an instance says hold for so long from now on; False where it is closed or gone, and needs a new id."""
+    return bool(await sql.renew(db, instance_id=instance_id, seconds=seconds))
 
 
-async def bury(db: Connection, instance_id: UUID | None = None) -> None:
-    """Forget what an instance has said of people; without one, what all have said that live no more."""
-    await sql.bury(db, instance_id=instance_id)
+async def close_instances(db: Connection, instance_id: UUID | None = None) -> list[UUID]:
+    """End for good what an instance says, or without one what all say whose lease is over; whom to bury."""
+    return [row["instance_id"] async for row in sql.close_instances(db, instance_id=instance_id)]
+
+
+async def bury(db: Connection, instance_id: UUID, most: int) -> bool:
+    """Forget what a closed instance has said of so many people, and at last the instance; True while some are left."""
+    gone: int = await sql.bury(db, instance_id=instance_id, most=most)
+    if gone < most:
+        await sql.delete_instance(db, instance_id=instance_id)
+    return gone == most
 
 
 async def set_states(db: Connection, instance_id: UUID, states: Mapping[UUID, PresenceState]) -> None:
@@ -54,3 +71,10 @@ async def list_near(db: Connection, watcher_id: UUID, user_ids: Sequence[UUID]) 
     """Those with whom somebody shares a conversation; True where one of the two has blocked the other."""
     rows = sql.list_near(db, watcher_id=watcher_id, user_ids=user_ids)
     return {row.user_id: row.hidden async for row in rows}
+
+
+async def list_apart(db: Connection, pairs: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+    """Of pairs of a watcher and somebody watched those that may not be: nothing is shared, or one blocked the other."""
+    watcher_ids, user_ids = [watcher_id for watcher_id, _ in pairs], [user_id for _, user_id in pairs]
+    rows = sql.list_apart(db, watcher_ids=watcher_ids, user_ids=user_ids)
+    return {(row.watcher_id, row.user_id) async for row in rows}

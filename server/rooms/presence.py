@@ -1,15 +1,16 @@
 """Who is there: what each instance knows of its own sockets, put together in PostgreSQL, told to those who watch.
 
 A change is written, and then announced; who hears of it reads what holds now. So instances never disagree for long,
-whatever the bus loses: every 15 s each one reads anew what is watched there, and what a crashed instance has said ends
-with its lease, 45 s after it was last renewed. Coming and going is told at most every 10 s, and leaving only once it
-has lasted that long: phones lose their connection all the time.
+whatever the bus loses: every 15 s each one reads anew what is watched there and who may watch it, and what a crashed
+instance has said ends with its lease, 45 s after it was last renewed. Coming and going is told at most every 10 s, and
+leaving only once it has lasted that long: phones lose their connection all the time.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from uuid import UUID, uuid4
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -17,29 +18,37 @@ from rules.presence import PresenceState
 from server.errors import ParleyError
 from server.rooms.bus import Bus
 from server.rooms.delivery import Delivery
+from server.rooms.lease import Lease
 from server.rooms.log import Event, ephemeral
-from server.rooms.names import Room
 from server.rooms.sockets import Socket
+from server.rooms.watchers import Pair, Watchers, presence_room
 from storage import Database, presence
 from storage.presence import Presence
 
-LEASE_S = 45.0
 RENEW_S = 15.0
 GATHER_S = 0.05  # changes that come together are written together
 RETRY_S = 1.0
+PAGE = 1_000  # people of one statement: tens of milliseconds, of the second that it has
+PAIRS = 500  # judged in one statement, and up to a socket's more: 0.4 s where each has a thousand conversations
+JUDGED = 100_000  # pairs of one round, about a second of PostgreSQL's; the others' turn is the next
 CHANGED, REVIEWED = "presence:moved", "presence:reviewed"
+
+T = TypeVar("T")
 
 logger = structlog.get_logger("parley.presence")
 
 
 class _Own:
-    """Somebody with sockets here: what each says, what has been written, and until when that stays."""
+    """Somebody with sockets here: what each says, what has been written, and until when that stays.
+
+    `written` is None while nobody can tell: a statement that fails may have been kept.
+    """
 
     __slots__ = ("settled_at", "sockets", "timer", "written")
 
     def __init__(self) -> None:
         self.sockets: dict[Socket, PresenceState] = {}
-        self.written = PresenceState.OFFLINE
+        self.written: PresenceState | None = PresenceState.OFFLINE
         self.settled_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -56,13 +65,10 @@ class Presences:
     def __init__(self, database: Database, delivery: Delivery, bus: Bus, *, debounce_s: float) -> None:
         self._database = database
         self._delivery = delivery
-        self._bus = bus
         self._debounce_s = debounce_s
-        self._instance_id = uuid4()
+        self._lease = Lease(database)
         self._own: dict[UUID, _Own] = {}
-        self._watchers: dict[UUID, set[Socket]] = {}
-        self._watched: dict[Socket, set[UUID]] = {}
-        self._known: dict[UUID, Presence] = {}
+        self._watchers = Watchers(bus)
         self._due: set[UUID] = set()
         self._moved: set[UUID] = set()
         self._in_review: set[UUID] = set()
@@ -77,7 +83,8 @@ class Presences:
     async def start(self) -> None:
         """Say that this instance lives. Raises `Unavailable` where PostgreSQL does not answer."""
         await self._renew()
-        self._tasks = [asyncio.create_task(self._work_for_ever()), asyncio.create_task(self._renew_for_ever())]
+        work = (self._work_for_ever, self._renew_for_ever, self._look_for_ever)
+        self._tasks = [asyncio.create_task(part()) for part in work]
 
     async def stop(self) -> None:
         """Take back what this instance said."""
@@ -87,9 +94,7 @@ class Presences:
         for own in self._own.values():
             if own.timer is not None:
                 own.timer.cancel()
-        with contextlib.suppress(ParleyError):
-            async with self._database.connection() as db:
-                await presence.bury(db, self._instance_id)
+        await self._lease.end()
 
     # this instance's own people
 
@@ -129,41 +134,45 @@ class Presences:
 
     # those who watch
 
-    def watch(self, socket: Socket, presences: Iterable[Presence]) -> None:
-        """Tell a socket from now on when these people come and go."""
-        for found in presences if not socket.is_gone else ():
-            watchers = self._watchers.setdefault(found.user_id, set())
-            if not watchers:
-                self._bus.subscribe(_room(found.user_id))
-                self._known[found.user_id] = found
-            elif self._known[found.user_id].state != found.state:
-                # One of the two is old: everybody is told what holds.
-                self._known[found.user_id] = found
-                self._moved.add(found.user_id)
+    @contextlib.contextmanager
+    def asking(self, socket: Socket, user_ids: Sequence[UUID]) -> Iterator[None]:
+        """While it is judged whether a socket may watch these people, have reviews look at it too.
+
+        Whom it has not been let watch by the end, and did not before, it does not ask for any more.
+        """
+        new = self._watchers.ask(socket, user_ids)
+        try:
+            yield
+        finally:
+            self._watchers.give_up(new)
+
+    def watch(self, socket: Socket, asked: Sequence[UUID], found: Sequence[Presence]) -> list[Presence]:
+        """Of the people asked for tell a socket from now on when those found come and go, and of the others no more.
+
+        What it may know of those found: nothing, where a review has ended its watch meanwhile.
+        """
+        self.unwatch(socket, [*{*asked}.difference(one.user_id for one in found)])
+        told = []
+        for one in found:
+            is_watched = self._watchers.accept(socket, one)
+            if self._watchers.is_in_doubt(one.user_id):  # they are all told what holds
+                self._moved.add(one.user_id)
                 self._wake.set()
-            watchers.add(socket)
-            self._watched.setdefault(socket, set()).add(found.user_id)
+            told.append(one if is_watched else _nobody(one.user_id))
+        return told
 
     def unwatch(self, socket: Socket, user_ids: Sequence[UUID]) -> None:
         """Tell a socket of these people no more."""
-        watched = self._watched.get(socket, set())
-        for user_id in watched.intersection(user_ids):
-            watched.discard(user_id)
-            watchers = self._watchers[user_id]
-            watchers.discard(socket)
-            if not watchers:
-                del self._watchers[user_id], self._known[user_id]
-                self._bus.unsubscribe(_room(user_id))
-        if not watched:
-            self._watched.pop(socket, None)
+        for user_id in user_ids:
+            self._watchers.let_go(socket, user_id)
 
     def watched_by(self, socket: Socket) -> list[UUID]:
-        """Whom a socket watches."""
-        return list(self._watched.get(socket, ()))
+        """Whom a socket watches, or asks to."""
+        return self._watchers.by(socket)
 
     def review(self, user_id: UUID) -> None:
         """What others may know of somebody has changed: every instance looks again at who watches them."""
-        self._delivery.announce(ephemeral(_room(user_id), REVIEWED, "null"))
+        self._delivery.announce(ephemeral(presence_room(user_id), REVIEWED, "null"))
 
     def _heard(self, event: Event, noted: set[UUID]) -> None:
         if event.room.id in self._watchers:
@@ -179,8 +188,7 @@ class Presences:
             self._wake.clear()
             try:
                 await self._write()
-                moved, self._moved = self._moved, set()
-                await self._tell(moved)
+                await self._tell(_taken(self._moved))
                 await self._look_again()
             except Exception as error:  # whatever it is: without this task nobody would ever come or go again
                 _log(error)
@@ -188,67 +196,128 @@ class Presences:
                 self._wake.set()
 
     async def _write(self) -> None:
-        taken = set(self._due)
-        due = {who: self._own[who].state for who in taken if who in self._own}
-        if due:
-            async with self._database.connection() as db:
-                await presence.set_states(db, self._instance_id, due)
-        self._due -= taken
-        for user_id, state in due.items():
-            own = self._own.setdefault(user_id, _Own())  # they may have gone meanwhile
-            own.written, own.settled_at = state, self._clock() + self._debounce_s
+        """Write what people are here, and have it heard."""
+        await _in_pages([*_taken(self._due)], PAGE, self._write_page, self._due.update)
+
+    async def _write_page(self, user_ids: Sequence[UUID]) -> None:
+        due = {user_id: own for user_id in user_ids if (own := self._own.get(user_id))}
+        states = {user_id: own.state for user_id, own in due.items()}
+        if not due:
+            return
+        for own in due.values():
+            own.written = None
+        instance_id = self._lease.instance_id
+        async with self._database.connection() as db:
+            await presence.set_states(db, instance_id, states)
+        if instance_id != self._lease.instance_id:
+            return  # it does not hold, and all is said again
+        for user_id, own in due.items():
+            own.written, own.settled_at = states[user_id], self._clock() + self._debounce_s
             self._consider(user_id, own)
-            self._delivery.announce(ephemeral(_room(user_id), CHANGED, "null"))
+            self._delivery.announce(ephemeral(presence_room(user_id), CHANGED, "null"))
 
     async def _tell(self, user_ids: set[UUID]) -> None:
         """Read what holds of watched people, and tell their watchers what they do not know."""
-        wanted = user_ids & self._watchers.keys()
-        if not wanted:
-            return
-        try:
-            async with self._reading, self._database.connection() as db:
-                found = {one.user_id: one for one in await presence.list_presences(db, wanted)}
-        except BaseException:
-            self._moved |= wanted
-            raise
-        for user_id in wanted & self._known.keys():
-            # Who is no active person any more has no row.
-            now = found.get(user_id) or Presence(user_id, PresenceState.OFFLINE, None)
-            if self._known[user_id].state != now.state:
-                self._known[user_id] = now
-                for socket in list(self._watchers[user_id]):
-                    self.on_changed(socket, now)
+        await _in_pages([*user_ids.intersection(self._watchers)], PAGE, self._tell_page, self._moved.update)
+
+    async def _tell_page(self, user_ids: Sequence[UUID]) -> None:
+        async with self._reading, self._database.connection() as db:
+            found = {one.user_id: one for one in await presence.list_presences(db, user_ids)}
+        for user_id in user_ids:
+            now = found.get(user_id) or _nobody(user_id)  # who is no active person any more has no row
+            for socket in self._watchers.learn(now):
+                self.on_changed(socket, now)
 
     async def _look_again(self) -> None:
         """Of those whose standing with others has changed: let go of the watchers who may not watch any more."""
-        while self._in_review:
-            user_id = next(iter(self._in_review))
-            watchers = {socket.user_id for socket in self._watchers.get(user_id, ())}
-            async with self._database.connection() as db:
-                near = await presence.list_near(db, user_id, list(watchers))
-            self._in_review.discard(user_id)
-            for socket in list(self._watchers.get(user_id, ())):
-                if socket.user_id in watchers and near.get(socket.user_id) is not False:
-                    self.unwatch(socket, [user_id])
-                    self.on_changed(socket, Presence(user_id, PresenceState.OFFLINE, None))
+
+        def back(left: Sequence[Pair]) -> None:
+            self._in_review.update(user_id for _, user_id in left)
+
+        pairs = [pair for user_id in _taken(self._in_review) for pair in self._watchers.of(user_id)]
+        await _in_pages(pairs, PAIRS, self._judge, back)
+
+    async def _judge(self, pairs: Sequence[Pair]) -> None:
+        async with self._database.connection() as db:
+            apart = await presence.list_apart(db, {(socket.user_id, user_id) for socket, user_id in pairs})
+        for socket, user_id in pairs:
+            if (socket.user_id, user_id) in apart and self._watchers.let_go(socket, user_id):
+                self.on_changed(socket, _nobody(user_id))
+
+    # every 15 s
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
             try:
                 await self._renew()
-                await self._tell(set(self._watchers))
             except Exception as error:
                 _log(error)
 
     async def _renew(self) -> None:
-        async with self._database.connection() as db:
-            is_new = await presence.renew(db, self._instance_id, LEASE_S)
-            await presence.bury(db)
-        if is_new:  # at the start, and where it was buried alive or PostgreSQL has crashed: nothing it wrote is left
-            for user_id, own in list(self._own.items()):
-                own.written = PresenceState.OFFLINE
+        if not await self._lease.renew():  # at the start, and where it was buried alive or PostgreSQL has crashed
+            await _in_pages([*self._own], PAGE, self._say_again, lambda _: None)
+
+    async def _say_again(self, user_ids: Sequence[UUID]) -> None:
+        for user_id in user_ids:
+            own = self._own.get(user_id)
+            if own is not None:
+                own.written = None
                 self._consider(user_id, own)
+        await asyncio.sleep(0)  # others have their turn between pages
+
+    async def _look_for_ever(self) -> None:
+        """The round, apart from the heartbeat: however long it takes or whatever fails it, this instance lives."""
+        while True:
+            for part in (self._lease.bury, self._read_anew, self._judge_anew):
+                try:
+                    await part()
+                except Exception as error:
+                    _log(error)
+            await asyncio.sleep(RENEW_S)
+
+    async def _read_anew(self) -> None:
+        """Make good what was moved and not heard of."""
+        await self._tell({*self._watchers})
+
+    async def _judge_anew(self) -> None:
+        """Make good the reviews that were not heard of: up to so many pairs, and the next time those behind them."""
+        page: list[Pair] = []
+        judged = 0
+        for _ in range(self._watchers.sockets):
+            page += self._watchers.turn()
+            if len(page) >= PAIRS:
+                await self._judge(page)
+                judged += len(page)
+                page = []
+                if judged >= JUDGED:
+                    return
+        if page:
+            await self._judge(page)
+
+
+async def _in_pages(
+    items: Sequence[T], size: int, work: Callable[[Sequence[T]], Awaitable[None]], back: Callable[[Sequence[T]], None]
+) -> None:
+    """Do work page by page; where it fails, what is left is given back."""
+    for start in range(0, len(items), size):
+        try:
+            await work(items[start : start + size])
+        except BaseException:
+            back(items[start:])
+            raise
+
+
+def _taken(noted: set[UUID]) -> set[UUID]:
+    """What was noted until now, which is noted no more."""
+    taken = set(noted)
+    noted.clear()
+    return taken
+
+
+def _nobody(user_id: UUID) -> Presence:
+    """Somebody of whom nothing is told."""
+    return Presence(user_id, PresenceState.OFFLINE, None)
 
 
 def _log(error: Exception) -> None:
@@ -256,8 +325,3 @@ def _log(error: Exception) -> None:
         logger.warning("presence_waits", error=error.message)
     else:
         logger.error("presence_failed", exc_info=error)
-
-
-def _room(user_id: UUID) -> Room:
-    """Where instances tell each other of somebody; nobody stands in it."""
-    return Room("presence", user_id)
