@@ -8,13 +8,13 @@ from msgspec import UNSET, UnsetType
 
 from handlers.nothing import Nothing
 from handlers.sessions import end
-from rules.users import OWN_ROLES, Role, Scope, UserStatus
+from rules.users import OWN_ROLES, Role, Scope, UserStatus, label_fault, phone_fault, username_fault
 from server.commands.context import Context, encode
 from server.commands.registry import Limit, Payload, Transport, anyone, command, push, signed_in
 from server.commands.tokens import hash_stored_token, new_stored_token
-from server.errors import NotFound, TooLarge, Unauthenticated
+from server.errors import Conflict, Invalid, NotFound, RateLimited, TooLarge, Unauthenticated
 from server.rooms.names import conversation_room, user_room
-from storage import Time, rooms, sessions, users
+from storage import Time, resets, rooms, sessions, users
 from storage.users import PublicUser, User
 
 # What an erasure leaves of a name and an address is nobody's to take beforehand.
@@ -55,7 +55,26 @@ profile_changed = push(
 )
 
 
-class Register(Payload, frozen=True):
+FAULTS = {
+    "username": username_fault,
+    "full_name": label_fault,
+    "full_name_ar": label_fault,
+    "device": label_fault,
+    "phone": phone_fault,
+}
+
+
+class Named(Payload, frozen=True):
+    """What people and devices are called, judged by the rules too. Raises `Invalid`."""
+
+    def __post_init__(self) -> None:
+        given = {name: text for name in FAULTS if isinstance(text := getattr(self, name, None), str)}
+        faults = {name: fault for name, text in given.items() if (fault := FAULTS[name](text))}
+        if faults:
+            raise Invalid(faults)
+
+
+class Register(Named, frozen=True):
     username: Username
     email: Email
     password: Password
@@ -66,10 +85,19 @@ class Register(Payload, frozen=True):
     locale: Locale = "en"
 
 
-@command("account:register", allow=anyone, limit=Limit.WRITES, transport=Transport.HTTP, transaction=False)
+@command(
+    "account:register",
+    allow=anyone,
+    limit=Limit.WRITES,
+    transport=Transport.HTTP,
+    transaction=False,
+    raises=(Conflict,),
+)
 async def register(ctx: Context, p: Register) -> SignedIn:
     """Open an account and sign in to it."""
-    password_hash = await ctx.services.passwords.hash(p.password)
+    async with ctx.services.database.connection() as db:
+        await users.check_free(db, username=p.username, email=p.email, phone=p.phone, whatsapp_number=p.whatsapp_number)
+    password_hash = await ctx.services.passwords.hash(p.password, ctx.network)
     async with ctx.transaction():
         user_id = await users.create_user(
             ctx.db,
@@ -86,26 +114,43 @@ async def register(ctx: Context, p: Register) -> SignedIn:
         return await open_session(ctx, user_id, device=None)
 
 
-class LogIn(Payload, frozen=True):
+class LogIn(Named, frozen=True):
     login: Annotated[str, msgspec.Meta(min_length=1, max_length=254)]
     password: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
     device: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
 
 
-@command("account:login", allow=anyone, limit=Limit.LOGIN, transport=Transport.HTTP, transaction=False)
+@command(
+    "account:login",
+    allow=anyone,
+    limit=Limit.LOGIN,
+    further=(Limit.LOGIN_ACCOUNT,),
+    transport=Transport.HTTP,
+    transaction=False,
+)
 async def log_in(ctx: Context, p: LogIn) -> SignedIn:
     """Sign in by username or e-mail address. Unknown people and wrong passwords get the same answer, as late."""
+    # What was typed alone decides about `rate_limited`: it must not tell which names are one account's, or anybody's.
+    ctx.take(Limit.LOGIN_ACCOUNT, ("login", p.login.lower()))
     async with ctx.services.database.connection() as db:
         found = await users.find_login(db, p.login)
-    # By the account, whichever of its names was typed; a name of nobody's is limited as if it were somebody's.
-    ctx.take(Limit.LOGIN_ACCOUNT, found.user_id if found else p.login.lower())
-    fits = await ctx.services.passwords.matches(found.password_hash if found else None, p.password)
-    if found is None or not fits or found.status != UserStatus.ACTIVE:
+    may_try = found is not None and _take_try(ctx, found.user_id)
+    fits = await ctx.services.passwords.matches(found.password_hash if found else None, p.password, ctx.network)
+    if found is None or not may_try or not fits or found.status != UserStatus.ACTIVE:
         raise Unauthenticated("Username or password is wrong.")
     async with ctx.transaction():
         if await users.touch_login(ctx.db, found.user_id, found.password_hash or ""):
             return await open_session(ctx, found.user_id, device=p.device)
     raise Unauthenticated("Username or password is wrong.")
+
+
+def _take_try(ctx: Context, user_id: UUID) -> bool:
+    """Count a try at an account's password, under whichever of its names; False where it has had too many."""
+    try:
+        ctx.take(Limit.LOGIN_ACCOUNT, user_id)
+    except RateLimited:
+        return False
+    return True
 
 
 class Refresh(Payload, frozen=True):
@@ -131,7 +176,7 @@ async def me(ctx: Context, p: Nothing) -> User:
     return await own_user(ctx, ctx.user.user_id)
 
 
-class UpdateAccount(Payload, frozen=True):
+class UpdateAccount(Named, frozen=True):
     username: Username | UnsetType = UNSET
     email: Email | UnsetType = UNSET
     full_name: Name | UnsetType | None = UNSET
@@ -145,7 +190,14 @@ class UpdateAccount(Payload, frozen=True):
     roles: list[Literal["buyer", "seller", "mentor"]] | UnsetType = UNSET
 
 
-@command("account:update", allow=signed_in, limit=Limit.WRITES, scope=Scope.FULL)
+@command(
+    "account:update",
+    allow=signed_in,
+    limit=Limit.WRITES,
+    further=(Limit.LOGIN_ACCOUNT,),
+    scope=Scope.FULL,
+    raises=(Conflict,),
+)
 async def update(ctx: Context, p: UpdateAccount) -> User:
     """Change one's account: null clears a field, absence keeps it. Nobody becomes an administrator by it."""
     before = await users.lock_user(ctx.db, ctx.user.user_id)
@@ -154,10 +206,15 @@ async def update(ctx: Context, p: UpdateAccount) -> User:
     after = await users.update_user(ctx.db, _changed(before, p))
     if after is None:
         return before
+    if after.email != before.email:
+        # Nobody has proved that it was theirs, and it is written to: as often as one that forgets, and no more.
+        ctx.take(Limit.LOGIN_ACCOUNT, ("left", before.email.lower()))
+        await resets.spend_resets(ctx.db, after.user_id)  # mailed to an address that is theirs no more
+        ctx.then(lambda: ctx.services.notifier.email_changed(before.email, before.username, before.locale))
     ctx.push(user_updated, after, to=user_room(after.user_id))
     if after.public() != before.public():
         for conversation_id in await users.list_conversation_ids(ctx.db, after.user_id, TOLD_CONVERSATIONS):
-            ctx.tell(profile_changed, after.public(), to=conversation_room(conversation_id))
+            ctx.tell(profile_changed, after.public(), to=conversation_room(conversation_id), merge=after.user_id)
     return after
 
 
@@ -187,8 +244,13 @@ async def own_user(ctx: Context, user_id: UUID) -> User:
 
 async def open_session(ctx: Context, user_id: UUID, *, device: str | None) -> SignedIn:
     """Open a session for the device that calls, and issue its first tokens."""
+    agent = ctx.call.agent[:200]  # what a client says of itself, in bytes of its choice
     session_id = await sessions.create_session(
-        ctx.db, user_id, device=device or ctx.call.agent[:200] or None, address=ctx.call.address
+        ctx.db,
+        user_id,
+        device=device or (None if label_fault(agent) else agent),
+        address=ctx.call.address,
+        ttl_s=ctx.services.tokens.refresh_ttl_s,
     )
     return await issue(ctx, user_id, session_id, Scope.FULL)
 

@@ -14,7 +14,7 @@ from server.commands.pages import within
 from server.commands.registry import ClientId, Limit, Payload, command, signed_in
 from server.errors import Conflict, NotFound
 from storage import reports
-from storage.reports import FiledReport, Report, Subject
+from storage.reports import FiledReport, ListedReport, Report, Subject
 
 LIST_PAGE = 100
 
@@ -55,13 +55,13 @@ class ListReports(Payload, frozen=True):
 class Reports(msgspec.Struct, frozen=True):
     """A page of reports; `next` is the `before` of the page behind it."""
 
-    reports: list[FiledReport]
+    reports: list[ListedReport]
     next: UUID | None
 
 
 @command("report:list", allow=admin, limit=Limit.READS, reads=True)
 async def list_(ctx: Context, p: ListReports) -> Reports:
-    """List what has been reported, the newest first."""
+    """List what has been reported, the newest first, with what it is about as that is now."""
     found = await reports.list_reports(ctx.db, p.status, p.before, p.limit + 1)
     page = within(found[: p.limit])
     return Reports(page, page[-1].report_id if len(page) < len(found) else None)
@@ -73,7 +73,7 @@ class ResolveReport(Payload, frozen=True):
     dismiss: bool = False
 
 
-@command("report:resolve", allow=admin, limit=Limit.WRITES, scope=Scope.FULL)
+@command("report:resolve", allow=admin, limit=Limit.WRITES, scope=Scope.FULL, raises=(Conflict,))
 async def resolve(ctx: Context, p: ResolveReport) -> FiledReport:
     """Say what has been done about a report, or why nothing was. It is said once: another word is a conflict."""
     status = ReportStatus.DISMISSED if p.dismiss else ReportStatus.RESOLVED
@@ -82,7 +82,7 @@ async def resolve(ctx: Context, p: ResolveReport) -> FiledReport:
         raise NotFound
     if report.status == ReportStatus.OPEN:
         logger.info("report_closed", report_id=str(p.report_id), status=status, by=str(ctx.user.user_id))
-        return await reports.resolve_report(ctx.db, p.report_id, status, p.resolution)
+        return await reports.resolve_report(ctx.db, p.report_id, status, p.resolution, ctx.user.user_id)
     if (report.status, report.resolution) != (status, p.resolution):
         raise Conflict("version", "This report has been closed with other words: load it again.", report)
     return report

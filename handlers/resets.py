@@ -21,10 +21,17 @@ class Forgot(Payload, frozen=True):
     email: Email
 
 
-@command("account:forgot", allow=anyone, limit=Limit.LOGIN, transport=Transport.HTTP, transaction=False)
+@command(
+    "account:forgot",
+    allow=anyone,
+    limit=Limit.LOGIN,
+    further=(Limit.LOGIN_ACCOUNT,),
+    transport=Transport.HTTP,
+    transaction=False,
+)
 async def forgot(ctx: Context, p: Forgot) -> Done:
     """Have a token mailed that resets one's password. The answer is the same, and as quick, for any address."""
-    ctx.take(Limit.LOGIN_ACCOUNT, p.email.lower())
+    ctx.take(Limit.LOGIN_ACCOUNT, ("forgot", p.email.lower()))
     token, stored = new_stored_token()
 
     async def remember(db: Connection) -> Forgetful | None:
@@ -50,7 +57,7 @@ class Reset(Payload, frozen=True):
 @command("account:reset", allow=anyone, limit=Limit.LOGIN, transport=Transport.HTTP, transaction=False)
 async def reset(ctx: Context, p: Reset) -> Done:
     """Choose another password by a token that was mailed. Every device is signed out; the token is spent."""
-    password_hash = await ctx.services.passwords.hash(p.password)
+    password_hash = await ctx.services.passwords.hash(p.password, ctx.network)
     async with ctx.transaction():
         user_id = await resets.spend_reset(ctx.db, hash_stored_token(p.reset_token))
         if user_id is None:

@@ -113,7 +113,7 @@ async def end_all(ctx: Work, user_id: UUID, reason: str) -> None:
 
 
 async def end_expired(services: Services) -> int:
-    """End the sessions that nobody can renew any more, batch by batch; how many have ended."""
+    """End the sessions that stand beyond their end, batch by batch; how many have ended."""
     ended = 0
     while True:
         some = await work(services, _end_some)

@@ -139,6 +139,11 @@ class Http:
             response.headers["Vary"] = "Origin"
         return response
 
+    @property
+    def shown_on(self) -> str:
+        """Whose pages may show what is served here, as Cross-Origin-Resource-Policy has it."""
+        return "cross-origin" if self._origins else "same-origin"
+
     async def _caller(self, request: web.Request, name: str) -> Caller | None:
         """Who calls, by their bearer token; None where nobody has to. Raises `Unauthenticated`."""
         command = commands.get(name)

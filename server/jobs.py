@@ -10,12 +10,14 @@ from handlers.sessions import end_expired
 from server.adapters.attachments import delete_files
 from server.commands.context import Services
 from server.errors import ParleyError
-from storage import attachments, rooms
+from storage import Connection, attachments, rooms, sessions
 
 SWEEP_EVERY_S = 3600.0
 SWEEP_BATCH = 5_000  # rows of one statement: well within its time, and no lock held for long
 UNSENT_HOURS = 24  # of an attachment that no message holds, and of a file that no attachment has
 UNSENT_BATCH = 500  # each with a file to delete
+DEVICE_DAYS = 30  # after its end a session's device and address are forgotten
+RESET_DAYS = 1  # a token that resets a password is kept so long after it has expired
 EXPIRE_EVERY_S = 3600.0
 FIRST_AFTER_S = 60.0
 
@@ -50,21 +52,21 @@ class Jobs:
 
     async def sweep(self) -> int:
         """Delete the events that are past their retention, batch by batch; how many went."""
-        swept = 0
-        while True:
-            async with self._database.connection() as db:
-                gone = await rooms.sweep_events(db, self._retention_days, SWEEP_BATCH)
-            swept += gone
-            if gone < SWEEP_BATCH:
-                if swept:
-                    logger.info("events_swept", events=swept)
-                return swept
+        swept = await self._batches(lambda db: rooms.sweep_events(db, self._retention_days, SWEEP_BATCH))
+        if swept:
+            logger.info("events_swept", events=swept)
+        return swept
 
     async def sweep_sessions(self) -> int:
-        """End the sessions that nobody can renew any more; how many have ended."""
+        """End the sessions that stand beyond their end, and take away what is of no use any more; how many have ended.
+
+        That is where ended sessions were, and on what, and the tokens that have expired.
+        """
         ended = await end_expired(self._services)
-        if ended:
-            logger.info("sessions_swept", sessions=ended)
+        forgotten = await self._batches(lambda db: sessions.forget_devices(db, DEVICE_DAYS, SWEEP_BATCH))
+        tokens = await self._batches(lambda db: sessions.sweep_tokens(db, RESET_DAYS, SWEEP_BATCH))
+        if ended or forgotten or tokens:
+            logger.info("sessions_swept", sessions=ended, devices=forgotten, tokens=tokens)
         return ended
 
     async def finish_erasures(self) -> int:
@@ -91,6 +93,15 @@ class Jobs:
             swept += await delete_files(self._store, [file_id for file_id in old if file_id not in known])
         if swept:
             logger.info("attachments_swept", files=swept)
+        return swept
+
+    async def _batches(self, sweep: Callable[[Connection], Awaitable[int]]) -> int:
+        """Sweep until a batch is not full; how many rows that were."""
+        swept, batch = 0, SWEEP_BATCH
+        while batch == SWEEP_BATCH:
+            async with self._database.connection() as db:
+                batch = await sweep(db)
+            swept += batch
         return swept
 
 

@@ -1,9 +1,11 @@
 -- Sessions of devices and the refresh tokens that renew them.
--- Locks: lock_token takes the token's row `for update`, so that of two uses at once one is the second; lock_expired the
--- sessions' rows, but those that somebody holds.
+-- Locks: lock_renewed takes the session's row `for no key update`, so that of two uses of a token at once one is the second,
+-- and whoever ends the session comes before or behind them; lock_expired the sessions' rows, but those that somebody holds.
+-- A session's row is locked before those of its tokens.
 
--- name: create_session(user_id, device, address, scope)$
-insert into user_sessions (user_id, device, address, scope) values (:user_id, :device, :address, :scope)
+-- name: create_session(user_id, device, address, scope, ttl_s)$
+insert into user_sessions (user_id, device, address, scope, ends_at)
+values (:user_id, :device, :address, :scope, now() + make_interval(secs => :ttl_s::float8))
 returning session_id;
 
 -- name: find_session(session_id, user_id)^
@@ -41,27 +43,60 @@ select session_id, device, address, started_at, last_seen_at, session_id = :curr
 
 -- name: lock_expired(most)
 -- record_class: ExpiredSession
--- Sessions that stand, though the one token that could renew them has expired.
-select s.session_id, s.user_id
-  from auth_tokens t
-  join user_sessions s using (session_id)
- where t.type = 'refresh' and t.status = 'active' and t.expires_at <= now() and s.ended_at is null
- order by t.expires_at limit :most
-   for update of s skip locked;
+-- Sessions that stand beyond their end.
+select session_id, user_id from user_sessions
+ where ended_at is null and ends_at <= now()
+ order by ends_at limit :most
+   for no key update skip locked;
+
+-- name: forget_devices(days, most)$
+-- What sessions were on and where, so long after their end; how many.
+with forgotten as (
+    update user_sessions set device = null, address = null
+     where session_id = any (array(
+            select session_id from user_sessions
+             where ended_at <= now() - make_interval(days => :days)
+               and ended_at is not null and (device is not null or address is not null)
+             order by ended_at limit :most for no key update skip locked))
+    returning session_id
+)
+select count(*) from forgotten;
+
+-- name: sweep_tokens(reset_days, most)$
+-- How many went. A spent refresh token is kept until it would have expired: its second use is a copy's. A reset token is
+-- kept some days longer.
+with swept as (
+    delete from auth_tokens
+     where token_id = any (array(
+            select token_id from auth_tokens
+             where expires_at <= now() and (type = 'refresh' or expires_at <= now() - make_interval(days => :reset_days))
+             order by expires_at limit :most for update skip locked))
+    returning token_id
+)
+select count(*) from swept;
+
+-- name: move_end(session_id, ttl_s)!
+update user_sessions set ends_at = now() + make_interval(secs => :ttl_s::float8) where session_id = :session_id;
 
 -- name: create_token(session_id, hash, ttl_s)!
 insert into auth_tokens (session_id, type, hash, expires_at)
 values (:session_id, 'refresh', :hash, now() + make_interval(secs => :ttl_s::float8));
 
--- name: lock_token(hash)^
+-- name: lock_renewed(hash)$
+select s.session_id
+  from auth_tokens t
+  join user_sessions s using (session_id)
+ where t.hash = :hash and t.type = 'refresh'
+   for no key update of s;
+
+-- name: find_token(hash)^
 -- record_class: RefreshToken
 select t.token_id, t.session_id, s.user_id, s.scope, t.status, t.expires_at <= now() as expired,
        s.ended_at is null and u.status = 'active' as live
   from auth_tokens t
   join user_sessions s using (session_id)
   join users u on u.user_id = s.user_id
- where t.hash = :hash and t.type = 'refresh'
-   for update of t;
+ where t.hash = :hash and t.type = 'refresh';
 
 -- name: spend_token(token_id)!
 update auth_tokens set status = 'revoked', spent_at = now() where token_id = :token_id;

@@ -1,5 +1,15 @@
 -- People: the account, and what others see of it.
--- Locks: lock_user takes the person's row `for no key update`, before any session's and any room's.
+-- Locks: lock_user takes the person's row `for no key update`, lock_active people's `for share`, in order of id; both before
+-- any session's, any conversation's and any room's.
+
+-- name: find_taken(username, email, phone, whatsapp_number)$
+-- The constraint that would be in the way of such a person.
+select case
+           when exists (select from users where lower(username) = lower(:username)) then 'users_username_key'
+           when exists (select from users where lower(email) = lower(:email)) then 'users_email_key'
+           when exists (select from users where phone = :phone) then 'users_phone_key'
+           when exists (select from users where whatsapp_number = :whatsapp_number) then 'users_whatsapp_number_key'
+       end as constraint_name;
 
 -- name: create_user(username, email, password_hash, full_name, full_name_ar, phone, whatsapp_number, locale)$
 insert into users (username, email, password_hash, full_name, full_name_ar, phone, whatsapp_number, locale)
@@ -122,5 +132,6 @@ update users set last_login_at = now()
  where user_id = :user_id and status = 'active' and password_hash = :password_hash
 returning user_id;
 
--- name: list_active(user_ids)
-select user_id from users where user_id = any (:user_ids::uuid[]) and status = 'active';
+-- name: lock_active(user_ids)
+-- Nobody of them is deleted before the transaction ends: whoever deletes them sees what it did.
+select user_id from users where user_id = any (:user_ids::uuid[]) and status = 'active' order by user_id for share;

@@ -1,12 +1,17 @@
 """Reports as they are stored, as their reporter sees them, and as administrators do."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from rules.conversations import ConversationKind
 from rules.reports import ReportStatus, SubjectKind
+from storage import users
 from storage._db import Connection, Time, load
+from storage.messages import Message
+from storage.users import PublicUser
 
 
 class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +38,23 @@ class FiledReport(Report, frozen=True, kw_only=True):
     """A report as administrators see it."""
 
     reporter_id: UUID
+    resolved_by: UUID | None
+
+
+class ReportedConversation(msgspec.Struct, frozen=True):
+    """What administrators see of a conversation that has been reported."""
+
+    conversation_id: UUID
+    kind: ConversationKind
+    title: str | None
+
+
+class ListedReport(FiledReport, frozen=True, kw_only=True):
+    """A report with what it is about as that is now, under its kind; null where that is gone."""
+
+    message: Message | None
+    conversation: ReportedConversation | None
+    user: PublicUser | None
 
 
 class ReportRow(msgspec.Struct, frozen=True):
@@ -46,10 +68,11 @@ class ReportRow(msgspec.Struct, frozen=True):
     resolution: str | None
     at: Time
     resolved_at: Time | None
+    resolved_by: UUID | None
 
     def filed(self) -> FiledReport:
         """The report as administrators see it."""
-        return FiledReport(reporter_id=self.reporter_id, **_shown(self))
+        return FiledReport(reporter_id=self.reporter_id, resolved_by=self.resolved_by, **_shown(self))
 
     def own(self) -> Report:
         """The report as its reporter sees it."""
@@ -61,7 +84,7 @@ def _shown(row: ReportRow) -> dict[str, Any]:
     return {**shown, "subject": Subject(row.subject_kind, row.subject_id)}
 
 
-sql = load("reports", ReportRow)
+sql = load("reports", ReportRow, Message, ReportedConversation)
 
 
 async def create_report(
@@ -94,12 +117,38 @@ async def lock_report(db: Connection, report_id: UUID) -> FiledReport | None:
 
 async def list_reports(
     db: Connection, status: ReportStatus | None, before: UUID | None, most: int
-) -> list[FiledReport]:
-    """The newest reports, or those behind one of them; of one status, or of all."""
-    return [row.filed() async for row in sql.list_reports(db, status=status, before=before, most=most)]
+) -> list[ListedReport]:
+    """The newest reports, or those behind one of them, with what they are about; of one status, or of all."""
+    rows: list[ReportRow] = [row async for row in sql.list_reports(db, status=status, before=before, most=most)]
+    messages = {
+        message.message_id: message
+        async for message in sql.list_messages(db, message_ids=_subjects(rows, SubjectKind.MESSAGE))
+    }
+    conversations = {
+        conversation.conversation_id: conversation
+        async for conversation in sql.list_conversations(db, conversation_ids=_subjects(rows, SubjectKind.CONVERSATION))
+    }
+    people = {user.user_id: user for user in await users.list_public(db, _subjects(rows, SubjectKind.USER))}
+    return [
+        ListedReport(
+            **msgspec.structs.asdict(row.filed()),
+            message=messages.get(row.subject_id),
+            conversation=conversations.get(row.subject_id),
+            user=people.get(row.subject_id),
+        )
+        for row in rows
+    ]
 
 
-async def resolve_report(db: Connection, report_id: UUID, status: ReportStatus, resolution: str) -> FiledReport:
+def _subjects(rows: Sequence[ReportRow], kind: SubjectKind) -> list[UUID]:
+    return list({row.subject_id for row in rows if row.subject_kind == kind})
+
+
+async def resolve_report(
+    db: Connection, report_id: UUID, status: ReportStatus, resolution: str, resolved_by: UUID
+) -> FiledReport:
     """Say what has become of a report that is locked; the report as it is now."""
-    row: ReportRow = await sql.resolve_report(db, report_id=report_id, status=status, resolution=resolution)
+    row: ReportRow = await sql.resolve_report(
+        db, report_id=report_id, status=status, resolution=resolution, resolved_by=resolved_by
+    )
     return row.filed()

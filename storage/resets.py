@@ -25,9 +25,14 @@ async def lock_person(db: Connection, email: str) -> Forgetful | None:
     return found
 
 
+async def spend_resets(db: Connection, user_id: UUID) -> None:
+    """Use up whatever token a person has; the caller holds their row."""
+    await sql.spend_resets(db, user_id=user_id)
+
+
 async def create_reset(db: Connection, user_id: UUID, hash_: bytes, ttl_s: int) -> None:
     """Store the hash of a person's new token in place of the one before, which is spent; the caller holds their row."""
-    await sql.spend_resets(db, user_id=user_id)
+    await spend_resets(db, user_id)
     await sql.create_reset(db, user_id=user_id, hash=hash_, ttl_s=ttl_s)
 
 

@@ -29,7 +29,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class ExpiredSession(msgspec.Struct, frozen=True):
-    """A session that nobody can renew any more."""
+    """A session that stands beyond its end."""
 
     session_id: UUID
     user_id: UUID
@@ -66,10 +66,12 @@ sql = load("sessions", LiveSession, Session, ExpiredSession, RefreshToken, Admis
 
 
 async def create_session(
-    db: Connection, user_id: UUID, *, device: str | None, address: str | None, scope: Scope = Scope.FULL
+    db: Connection, user_id: UUID, *, device: str | None, address: str | None, scope: Scope = Scope.FULL, ttl_s: float
 ) -> UUID:
-    """Open a session for a device that has signed in."""
-    session_id: UUID = await sql.create_session(db, user_id=user_id, device=device, address=address, scope=scope)
+    """Open a session for a device that has signed in; it ends after so long, unless a refresh token is made for it."""
+    session_id: UUID = await sql.create_session(
+        db, user_id=user_id, device=device, address=address, scope=scope, ttl_s=ttl_s
+    )
     return session_id
 
 
@@ -111,18 +113,33 @@ async def list_sessions(db: Connection, user_id: UUID, current_id: UUID, most: i
 
 
 async def lock_expired(db: Connection, most: int) -> list[ExpiredSession]:
-    """Some of the sessions that nobody can renew any more, locked until the transaction ends."""
+    """Some of the sessions that stand beyond their end, locked until the transaction ends."""
     return [row async for row in sql.lock_expired(db, most=most)]
 
 
+async def forget_devices(db: Connection, days: int, most: int) -> int:
+    """Forget what devices some of the sessions were on that ended so long ago, and their addresses; how many."""
+    forgotten: int = await sql.forget_devices(db, days=days, most=most)
+    return forgotten
+
+
+async def sweep_tokens(db: Connection, reset_days: int, most: int) -> int:
+    """Delete some of the tokens that have expired, those that reset a password so long ago; how many went."""
+    swept: int = await sql.sweep_tokens(db, reset_days=reset_days, most=most)
+    return swept
+
+
 async def create_token(db: Connection, session_id: UUID, hash_: bytes, ttl_s: int) -> None:
-    """Store the hash of a new refresh token."""
+    """Store the hash of a new refresh token; the session ends with it."""
+    await sql.move_end(db, session_id=session_id, ttl_s=ttl_s)
     await sql.create_token(db, session_id=session_id, hash=hash_, ttl_s=ttl_s)
 
 
 async def lock_token(db: Connection, hash_: bytes) -> RefreshToken | None:
-    """Find a refresh token by its hash and lock its row until the transaction ends."""
-    token: RefreshToken | None = await sql.lock_token(db, hash=hash_)
+    """Find a refresh token by its hash, its session locked until the transaction ends; or None."""
+    if await sql.lock_renewed(db, hash=hash_) is None:
+        return None
+    token: RefreshToken | None = await sql.find_token(db, hash=hash_)
     return token
 
 

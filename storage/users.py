@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from rules.users import Role, UserStatus
-from storage._db import Connection, Time, load
+from storage._db import TAKEN, Connection, Time, load
 
 
 class PublicUser(msgspec.Struct, frozen=True):
@@ -65,6 +65,18 @@ _INSIDE = re.compile(r"[a-z0-9\u0621-\u064a]{3}", re.IGNORECASE)
 _encode = msgspec.json.Encoder().encode
 
 sql = load("users", User, PublicUser, Login)
+
+
+async def check_free(
+    db: Connection, *, username: str, email: str, phone: str | None, whatsapp_number: str | None
+) -> None:
+    """A cheap look before an expensive step: `create_user` decides.
+
+    Raises `Conflict` (taken) where somebody has one of these.
+    """
+    taken = await sql.find_taken(db, username=username, email=email, phone=phone, whatsapp_number=whatsapp_number)
+    if taken is not None:
+        raise TAKEN[taken]()
 
 
 async def create_user(
@@ -191,6 +203,6 @@ async def touch_login(db: Connection, user_id: UUID, password_hash: str) -> bool
     return await sql.touch_login(db, user_id=user_id, password_hash=password_hash) is not None
 
 
-async def list_active(db: Connection, user_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the ids that are active people."""
-    return {row["user_id"] async for row in sql.list_active(db, user_ids=user_ids)}
+async def lock_active(db: Connection, user_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the ids that are active people, and stay so until the transaction ends; before any room is locked."""
+    return {row["user_id"] async for row in sql.lock_active(db, user_ids=user_ids)}

@@ -11,11 +11,15 @@ from tests.people import PATIENCE_S
 
 
 class Mailbox:
-    """Takes mail by SMTP, without TLS; `said` is every command it was given."""
+    """Takes mail by SMTP, without TLS; `said` is every command it was given.
+
+    `refusals` are its answers to the next recipients it is told of, instead of taking them.
+    """
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []
         self.said: list[str] = []
+        self.refusals: list[bytes] = []
         self._news = asyncio.Condition()
 
     async def start(self) -> Mailbox:
@@ -48,7 +52,8 @@ class Mailbox:
                 writer.write(b"354 go on\r\n")
                 await self._keep(await reader.readuntil(b"\r\n.\r\n"))
             answers = {"QUIT": b"221 bye\r\n", "EHLO": b"250-mail.example.org\r\n250 AUTH PLAIN LOGIN\r\n"}
-            writer.write(answers.get(verb, b"250 ok\r\n"))
+            refused = verb == "RCPT" and self.refusals
+            writer.write(self.refusals.pop(0) if refused else answers.get(verb, b"250 ok\r\n"))
             if verb == "QUIT":
                 break
         writer.close()

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from handlers.accounts import Username, user_updated
-from rules.users import Role, Scope
+from rules.users import Role, Scope, username_fault
 from server import migrate as migrations
 from server.commands.context import encode
 from server.commands.tokens import Tokens
@@ -93,9 +93,14 @@ def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create
         if user_id is None:
             if not create:
                 raise _Nobody(name, "register them first, or give --create")
+            fault = username_fault(name)
+            if fault is not None:
+                raise Invalid({}, f"--user {name}: the name {fault}.")
             user_id = await users.create_user(db, username=name, email=f"{name}@example.invalid", password_hash=None)
             await rooms.create_room(db, user_id, "user")
-        session_id = await sessions.create_session(db, user_id, device="parley token", address=None, scope=Scope(scope))
+        session_id = await sessions.create_session(
+            db, user_id, device="parley token", address=None, scope=Scope(scope), ttl_s=ttl_s
+        )
         return tokens.access(user_id, session_id, Scope(scope), ttl_s=ttl_s)[0]
 
     async def work(database: Database) -> list[str]:

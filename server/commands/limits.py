@@ -3,11 +3,30 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from server.config import Rate
 from server.errors import RateLimited
 
 BUCKETS = 100_000  # remembered; the one untouched the longest goes first, and a full one is no loss
+
+HOME_BITS = 64  # of an IPv6 address, the network of one customer (RFC 6177): the rest of it they choose as they like
+
+
+def network_of(address: str) -> str:
+    """What an address counts as: without its port, an IPv6 address as its network; what is no address, as it is."""
+    text = address
+    if address.startswith("["):
+        text = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        text = address.partition(":")[0]
+    try:
+        ip = ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    if isinstance(ip, IPv6Address):
+        return str(ip.ipv4_mapped or IPv6Network((ip, HOME_BITS), strict=False))
+    return str(ip)
 
 
 class Limits:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from server.commands import limits as module
-from server.commands.limits import Limits
+from server.commands.context import Context
+from server.commands.limits import Limits, network_of
+from server.commands.registry import Limit
 from server.config import Rate
 from server.errors import RateLimited
 from tests.people import Instance
@@ -66,6 +69,17 @@ async def test_the_time_that_is_told_is_enough_and_no_more(limits: Limits, clock
     wait = refused(limits, "writes")
     clock.now += wait / 1_000
     limits.take("writes", "amina")
+
+
+async def test_a_command_takes_from_the_buckets_that_it_declares_alone(limits: Limits) -> None:
+    def taking(*further: Limit) -> Context:
+        call: Any = SimpleNamespace(command=SimpleNamespace(name="test:do", further=further))
+        services: Any = SimpleNamespace(limits=limits)
+        return Context(services, call, None)
+
+    taking(Limit.READS, Limit.WRITES).take(Limit.WRITES, "amina")
+    with pytest.raises(RuntimeError, match="test:do"):
+        taking(Limit.READS).take(Limit.WRITES, "amina")
 
 
 async def test_a_call_that_is_refused_takes_nothing(limits: Limits, clock: Clock) -> None:
@@ -151,6 +165,43 @@ async def test_a_refused_send_is_not_done_and_the_next_one_is(new_instance: Call
     assert sent == [1, 2, 3, 4, 5]
     await phone.hearing("message:created", text="4")
     assert phone.texts(chat) == list("01234")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("10.0.0.1:4711", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::9", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::9]", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::9]:4711", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("[::ffff:10.0.0.1]:4711", "10.0.0.1"),
+        ("unknown", "unknown"),
+        ("unknown:4711", "unknown"),
+        ("", ""),
+    ],
+)
+def test_an_address_counts_as_its_network(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+async def test_neither_a_port_nor_the_rest_of_an_ipv6_address_is_another_bucket(
+    new_instance: Callable[..., Any],
+) -> None:
+    rates = {"PARLEY_RATE_LOGIN": "0.001/1", "PARLEY_RATE_LOGIN_ACCOUNT": "off"}
+    parley: Instance = await new_instance(PARLEY_TRUSTED_PROXY="1", **rates)
+    statuses = []
+    for forwarded in ("10.0.0.9:1", "10.0.0.9:2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"):
+        async with parley.http.post(
+            f"{parley.url}/api/account/login",
+            json={"login": "nobody", "password": "x"},
+            headers={"X-Forwarded-For": forwarded},
+        ) as response:
+            statuses.append(response.status)
+    assert statuses == [401, 429, 401, 429, 401]
 
 
 @pytest.mark.parametrize(("trusted", "expected"), [("1", [401, 429, 401]), ("0", [401, 429, 429])])

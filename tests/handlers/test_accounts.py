@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +17,9 @@ from uuid import uuid4
 import pytest
 import structlog
 
+from server.commands import passwords as passwords_module
 from server.rooms.bus import LocalBus, LocalHub
-from tests.people import ConnectRefused, Instance, Person, Refusal, unwrap
+from tests.people import PATIENCE_S, ConnectRefused, Instance, Person, Refusal, unwrap
 
 pytestmark = pytest.mark.both_postgres
 
@@ -108,7 +110,7 @@ async def test_a_password_is_stored_as_argon2id_and_a_refresh_token_as_its_hash(
     ("first", "second"), [("dalia", "DALIA"), ("Dalia", "dalia"), ("ámbar", "Ámbar"), ("ümit", "ÜMIT"), ("жук", "Жук")]
 )
 async def test_a_name_is_taken_in_whatever_case(parley: Instance, first: str, second: str) -> None:
-    end = uuid4().hex[:12]
+    end = str(uuid4().int)[:12]  # without letters, which would be of another script than some of these
     await register(parley, f"{first}.{end}")
     status, error = await refusal(
         parley,
@@ -152,6 +154,9 @@ async def test_of_two_who_register_one_name_at_once_one_has_it(parley: Instance)
         ("username", "dalia@home", "invalid"),
         ("username", "dalia\n", "invalid"),
         ("username", "d" * 65, "too_large"),
+        ("username", ".dalia", "invalid"),
+        ("username", "d\u0430lia", "invalid"),
+        ("username", "\uff44\uff41\uff4c\uff49\uff41", "invalid"),
         ("email", "nowhere", "invalid"),
         ("email", "a@b@c", "invalid"),
         ("email", "a" * 250 + "@b.org", "too_large"),
@@ -159,10 +164,13 @@ async def test_of_two_who_register_one_name_at_once_one_has_it(parley: Instance)
         ("password", "x" * 1_001, "too_large"),
         ("password", None, "invalid"),
         ("phone", "call me", "invalid"),
+        ("phone", "(((", "invalid"),
         ("whatsapp_number", "0100", "invalid"),
         ("locale", "x_y", "invalid"),
         ("full_name", "", "invalid"),
         ("full_name", "x" * 201, "too_large"),
+        ("full_name", "  ", "invalid"),
+        ("full_name_ar", "\u202eailad", "invalid"),
         ("roles", ["admin"], "invalid"),
     ],
 )
@@ -239,6 +247,99 @@ async def test_logins_to_one_account_are_throttled_whatever_its_case(parley: Ins
     assert (await refusal(parley, "account:login", login=a_name(), password="wrong"))[0] == 401
 
 
+async def statuses(parley: Instance, *logins: str) -> list[int]:
+    return [(await refusal(parley, "account:login", login=login, password="wrong"))[0] for login in logins]
+
+
+async def test_how_often_one_may_try_tells_nothing_of_who_has_an_account(new_instance: Callable[..., Any]) -> None:
+    parley = await new_instance(PARLEY_RATE_LOGIN="off", PARLEY_RATE_LOGIN_ACCOUNT="0.001/5")
+    name, stranger = a_name(), a_name()
+    email = (await register(parley, name))["user"]["email"]
+    for known, other in ((name, email), (stranger, f"{stranger}@example.org")):
+        assert await statuses(parley, *[known] * 5, other, known) == [401] * 6 + [429]
+        # asking for another password is counted apart, for whoever it is
+        assert [(await parley.post("account:forgot", {"email": other}))[0] for _ in range(6)] == [200] * 5 + [429]
+    for known in (email, f"{stranger}@example.org"):
+        assert await statuses(parley, *[known] * 5) == [401] * 4 + [429]
+
+
+async def test_an_account_has_five_tries_a_minute_under_whichever_of_its_names(
+    new_instance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parley = await new_instance(PARLEY_RATE_LOGIN="off", PARLEY_RATE_LOGIN_ACCOUNT="0.001/5")
+    name = a_name()
+    email = (await register(parley, name))["user"]["email"]
+    passwords, looks = parley.parley.services.passwords, []
+    original = passwords._verify
+    monkeypatch.setattr(passwords, "_verify", lambda *of: (looks.append(1), original(*of))[1])
+    await statuses(parley, *[name, email] * 2, name)
+    status, error = await refusal(parley, "account:login", login=email, password=PASSWORD)
+    assert (status, error["message"]) == (401, "Username or password is wrong.")
+    assert len(looks) == 6  # looked at as long as any other
+
+
+async def test_who_signs_in_does_not_stand_behind_those_who_register(
+    new_instance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parley = await new_instance(PARLEY_TRUSTED_PROXY="1")
+    name = a_name()
+    await register(parley, name)
+    passwords = parley.parley.services.passwords
+    goes_on, done = threading.Event(), list[str]()
+
+    class Slow:
+        def hash(self, password: str) -> str:
+            assert goes_on.wait(PATIENCE_S)
+            done.append("registered")
+            return passwords._nobody
+
+        def verify(self, stored: str, password: str) -> bool:
+            done.append("signed in")
+            return True
+
+    monkeypatch.setattr(passwords, "_hasher", Slow())
+
+    async def post(command: str, address: str, **payload: Any) -> int:
+        path, headers = f"{parley.url}/api/{command.replace(':', '/')}", {"X-Forwarded-For": address}
+        async with parley.http.post(path, json=payload, headers=headers) as response:
+            return response.status
+
+    registering = [
+        asyncio.create_task(
+            post("account:register", "10.1.1.1", username=a_name(), email=f"{uuid4().hex}@x.org", password=PASSWORD)
+        )
+        for _ in range(75)
+    ]
+    line = passwords_module._Line("hash", "10.1.1.1")
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(task.done() for task in registering) < 75 - 66:  # two at work, 64 that wait
+            await asyncio.sleep(0)
+        signing_in = asyncio.create_task(post("account:login", "10.2.2.2", login=name, password=PASSWORD))
+        while len(passwords._lines) < 2:
+            await asyncio.sleep(0)
+    assert len(passwords._lines[line]) == 64
+    goes_on.set()
+    assert await signing_in == 200
+    assert done.index("signed in") < 6
+    assert sorted(await asyncio.gather(*registering)) == [200] * 66 + [429] * 9
+
+
+async def test_a_name_that_is_taken_costs_no_hash(parley: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = str(uuid4().int)[:12]
+    fields = {"phone": f"+20{number}", "whatsapp_number": f"+20{number}", "email": f"{number}@example.org"}
+    name = a_name()
+    await register(parley, name, **fields)
+
+    async def nobody(*_: Any) -> str:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr(parley.parley.services.passwords, "hash", nobody)
+    for field, value in ({"username": name} | fields).items():
+        with pytest.raises(Refusal) as refused:
+            await register(parley, **{field: value.upper()})
+        assert refused.value.error["reason"] == "taken"
+
+
 async def test_logins_from_one_address_are_throttled(parley: Instance) -> None:
     # At once: on a slow machine ten one after the other take as long as the bucket takes to fill again.
     async def log_in() -> tuple[int, str | None, Any]:
@@ -261,6 +362,29 @@ async def test_registering_counts_as_a_write_of_its_address(new_instance: Callab
     with pytest.raises(Refusal) as refused:
         await register(parley)
     assert refused.value.code == "rate_limited"
+
+
+async def test_a_device_has_a_name_that_shows(parley: Instance) -> None:
+    name = a_name()
+    await register(parley, name)
+    for device in ("  ", "\u2066phone\u2069", "phone\x1b[2J"):
+        status, error = await refusal(parley, "account:login", login=name, password=PASSWORD, device=device)
+        assert (status, error["code"], error["fields"].keys()) == (400, "invalid", {"device"})
+
+
+async def test_a_client_that_says_of_itself_what_is_no_text_is_let_in_without_it(parley: Instance) -> None:
+    name = a_name()
+    body = json.dumps({"username": name, "email": f"{name}@example.org", "password": PASSWORD}).encode()
+    host, _, port = parley.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /api/account/register HTTP/1.1\r\nHost: localhost\r\nUser-Agent: \xff\xfe\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    assert (await reader.readline()).split()[1] == b"200"
+    writer.close()
+    asked = "select device from user_sessions join users using (user_id) where username = $1"
+    assert await fetch(parley, asked, name) is None
 
 
 # renewing

@@ -9,6 +9,8 @@ import pytest
 
 from tests.people import Instance, Person, Refusal
 
+FILED = {"reporter_id", "resolved_by"}
+LISTED = {"message", "conversation", "user"}
 REPORT = {"report_id", "subject", "reason", "text", "status", "resolution", "at", "resolved_at"}
 
 
@@ -138,9 +140,10 @@ async def test_a_report_is_closed_once(root: Person, amina: Person, bilal: Perso
     filed = await report(amina, "user", bilal.user_id, text="look")
     asked = {"report_id": filed["report_id"], "resolution": "spoken to", "dismiss": dismiss}
     closed = await root.post("report:resolve", **asked)
-    assert closed.keys() == REPORT | {"reporter_id"}
+    assert closed.keys() == REPORT | FILED
     assert closed == filed | {
         "reporter_id": amina.user_id,
+        "resolved_by": root.user_id,
         "status": status,
         "resolution": "spoken to",
         "resolved_at": closed["resolved_at"],
@@ -163,7 +166,7 @@ async def test_reports_are_listed_the_newest_first_page_by_page(root: Person, am
         before = None
         while True:
             page = await root.post("report:list", limit=2, **asked, **({"before": before} if before else {}))
-            assert all(one.keys() == REPORT | {"reporter_id"} for one in page["reports"])
+            assert all(one.keys() == REPORT | FILED | LISTED for one in page["reports"])
             ids += [one["report_id"] for one in page["reports"]]
             before = page["next"]
             if before is None or ids[-1] < filed[0]:
@@ -176,3 +179,36 @@ async def test_reports_are_listed_the_newest_first_page_by_page(root: Person, am
     assert await listed(status="dismissed") == [filed[2]]
     assert (await refused(root, "report:list", limit=101))["code"] == "too_large"
     assert (await refused(root, "report:list", before="nowhere"))["code"] == "invalid"
+
+
+async def test_administrators_see_what_a_report_is_about_as_it_is_now(
+    parley: Instance, root: Person, amina: Person, bilal: Person
+) -> None:
+    group = await parley.chat(amina, bilal, kind="group", title="Bicycles")
+    said = await say(bilal, group, "buy!")
+    gone = await parley.person("gone")
+    subjects = [("message", said), ("message", said), ("conversation", group), ("user", bilal.user_id)]
+    filed = [await report(amina, kind, id_) for kind, id_ in [*subjects, ("user", gone.user_id)]]
+
+    async def listed() -> list[dict[str, Any]]:
+        found = {one["report_id"]: one for one in (await root.post("report:list", limit=50))["reports"]}
+        return [found[one["report_id"]] for one in filed]
+
+    nothing = dict.fromkeys(LISTED)
+    about = [{name: one[name] for name in LISTED} for one in await listed()]
+    [message] = (await amina.post("message:history", conversation_id=group))["messages"]
+    header = {"conversation_id": group, "kind": "group", "title": "Bicycles"}
+    profile = await amina.post("user:get", user_id=bilal.user_id)
+    assert about[0] == about[1] == nothing | {"message": message}
+    assert about[2] == nothing | {"conversation": header}
+    assert about[3] == nothing | {"user": profile}
+    await bilal.post("message:edit", message_id=said, text="sell!", version=1)
+    await amina.post("conversation:update", conversation_id=group, title="Boats", version=1)
+    async with parley.parley.database.connection() as db:
+        await db.execute("update users set status = 'deleted' where user_id = $1", gone.user_id)
+    reports = await listed()
+    assert reports[0]["message"]["text"] == "sell!"
+    assert reports[2]["conversation"]["title"] == "Boats"
+    assert reports[4]["user"] is None
+    await bilal.post("message:delete", message_id=said)
+    assert [one["message"] for one in (await listed())[:2]] == [None, None]

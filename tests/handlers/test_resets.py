@@ -193,6 +193,26 @@ async def test_who_signs_in_with_the_old_password_meanwhile_is_not_in(
         await parley.log_in(dalia.username)
 
 
+async def test_a_token_mailed_to_an_address_one_has_given_up_is_spent_and_that_address_is_told(
+    parley: Instance, mailbox: Mailbox, dalia: Person
+) -> None:
+    await forgot(parley, address(dalia))
+    token = await mailed(mailbox, dalia)
+    await dalia.post("account:update", full_name="Dalia", email=address(dalia))
+    another = f"{uuid4().hex}@example.org"
+    await dalia.post("account:update", email=another)
+    assert (await reset(parley, token))[0] == 401
+    told = await mailbox.message(address(dalia))
+    assert told["Subject"] == "Your e-mail address was changed"
+    assert dalia.username in told.get_content()
+    assert another not in told.get_content()
+    await all_sent(parley)
+    assert mailbox.messages == []
+    await forgot(parley, another)
+    again = (await mailbox.message(another)).get_content()
+    assert (await reset(parley, max(again.split(), key=len)))[0] == 200
+
+
 @pytest.mark.parametrize("command", ["account:forgot", "account:reset"])
 async def test_forgetting_and_resetting_count_as_logins(
     new_instance: NewInstance, mailbox: Mailbox, command: str
@@ -217,9 +237,60 @@ async def test_one_address_is_mailed_a_few_times_a_minute(new_instance: NewInsta
         assert (await parley.post("account:forgot", {"email": email}))[0] == 429
 
 
-async def test_no_token_is_logged_where_mail_is_sent_or_could_be(
-    new_instance: NewInstance, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
+async def test_a_mail_that_was_promised_is_sent_before_the_server_goes(
+    parley: Instance, mailbox: Mailbox, dalia: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    notifier, may_send = parley.parley.services.notifier, asyncio.Event()
+    original = notifier.password_reset
+
+    async def later(*of: str) -> None:
+        await may_send.wait()
+        await original(*of)
+
+    monkeypatch.setattr(notifier, "password_reset", later)
+    await forgot(parley, address(dalia))
+    draining = asyncio.create_task(parley.parley.dispatcher.drained())
+    await asyncio.sleep(0)
+    may_send.set()
+    await draining
+    assert [message["To"] for message in mailbox.messages] == [address(dalia)]
+
+
+async def test_a_server_that_goes_does_not_wait_for_ever(
+    parley: Instance, dalia: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.commands.dispatch.FOLLOW_S", 0.01)
+
+    async def never(*of: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(parley.parley.services.notifier, "password_reset", never)
+    await forgot(parley, address(dalia))
+    following = [*parley.parley.dispatcher._following]
+    await parley.parley.dispatcher.drained()
+    await asyncio.gather(*following, return_exceptions=True)
+    assert [task.cancelled() for task in following] == [True]
+
+
+async def test_nobody_is_mailed_without_end_by_who_gives_their_address_up_again_and_again(
+    new_instance: NewInstance, mailbox: Mailbox
+) -> None:
+    rates = {"PARLEY_RATE_LOGIN": "off", "PARLEY_RATE_LOGIN_ACCOUNT": "0.001/2"}
+    parley = await new_instance(PARLEY_MAIL=mailbox.url, **rates)
+    dalia = await parley.register("dalia")
+    other = f"{uuid4().hex}@example.org"
+    for _ in range(2):
+        await dalia.post("account:update", email=other)
+        await dalia.post("account:update", email=address(dalia).upper())
+    with pytest.raises(Refusal, match="rate_limited"):
+        await dalia.post("account:update", email=other)
+    assert (await dalia.post("account:me"))["email"] == address(dalia).upper()
+
+
+async def test_no_token_is_logged_where_mail_is_sent_or_could_be(
+    new_instance: NewInstance, mailbox: Mailbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.adapters.notifier.PAUSES_S", (0.0,))
     caplog.set_level(logging.DEBUG)
     with structlog.testing.capture_logs() as logged:
         sending = await new_instance(PARLEY_MAIL=mailbox.url)

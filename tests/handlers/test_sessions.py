@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,8 +13,11 @@ import pytest
 
 from handlers import sessions
 from rules.users import Scope
+from server.commands.tokens import hash_stored_token
 from server.rooms.bus import LocalBus, LocalHub
-from tests.people import ConnectRefused, Device, Instance, Person, Refusal
+from storage import Connection
+from storage import sessions as stored
+from tests.people import PATIENCE_S, ConnectRefused, Device, Instance, Person, Refusal
 
 NewInstance = Callable[..., Awaitable[Instance]]
 SESSION = {"session_id", "device", "address", "started_at", "last_seen_at", "current"}
@@ -29,6 +32,15 @@ def migrated_database(shared_database: str) -> str:
 async def execute(parley: Instance, sql: str, *arguments: Any) -> None:
     async with parley.parley.database.connection() as db:
         await db.execute(sql, *arguments)
+
+
+async def waiting_for(db: Connection) -> None:
+    """Wait until somebody waits for the transaction of this connection."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await db.fetchval(
+            "select exists (select from pg_locks where not granted and transactionid = pg_current_xact_id()::xid)"
+        ):
+            await asyncio.sleep(0)
 
 
 async def is_out(person: Person) -> None:
@@ -138,9 +150,10 @@ async def test_a_session_that_nobody_can_renew_any_more_is_ended(
         status, _ = await parley.post("account:refresh", {"refresh_token": person.refresh_token})
         assert status == 200
     expire = "update auth_tokens set expires_at = now() where session_id = $1 and status = $2"
-    await execute(parley, expire, left.session_id, "active")
     await execute(parley, expire, renewed.session_id, "revoked")  # spent ones expire, and nobody minds
-    await execute(parley, expire, lost.session_id, "active")
+    for person in (left, lost):
+        await execute(parley, expire, person.session_id, "active")
+        await execute(parley, "update user_sessions set ends_at = now() where session_id = $1", person.session_id)
     device = await left.connect()
     await parley.parley.jobs.sweep_sessions()
     await device.gone()
@@ -148,9 +161,82 @@ async def test_a_session_that_nobody_can_renew_any_more_is_ended(
     for person in (left, lost):
         with pytest.raises(Refusal, match="unauthenticated"):
             await person.post("account:me")
-    for person in (renewed, amina):  # hers was opened without a refresh token
+    for person in (renewed, amina):  # hers was opened without a refresh token, for an hour
         assert (await person.post("account:me"))["user_id"] == person.user_id
     assert await parley.parley.jobs.sweep_sessions() == 0
+
+
+async def ends_in(parley: Instance, person: Person) -> float:
+    """Seconds until a session's end."""
+    async with parley.parley.database.connection() as db:
+        left = "select extract(epoch from ends_at - now())::float8 from user_sessions where session_id = $1"
+        seconds: float = await db.fetchval(left, person.session_id)
+        return seconds
+
+
+async def test_a_session_ends_with_its_newest_refresh_token_or_with_the_one_token_it_has(
+    new_instance: NewInstance,
+) -> None:
+    parley = await new_instance(PARLEY_REFRESH_TTL_S="5000")
+    person = await parley.register("dalia")
+    assert 4_900 < await ends_in(parley, person) <= 5_000
+    await execute(parley, "update user_sessions set ends_at = now() where session_id = $1", person.session_id)
+    assert (await parley.post("account:refresh", {"refresh_token": person.refresh_token}))[0] == 200
+    assert 4_900 < await ends_in(parley, person) <= 5_000
+    made = await parley.person("amina", ttl_s=77)
+    assert 0 < await ends_in(parley, made) <= 77
+    await execute(parley, "update user_sessions set ends_at = now() where session_id = $1", made.session_id)
+    await parley.parley.jobs.sweep_sessions()
+    with pytest.raises(Refusal, match="unauthenticated"):
+        await made.post("account:me")
+    assert (await person.post("account:me"))["user_id"] == person.user_id
+
+
+@pytest.mark.both_postgres
+async def test_what_is_of_no_use_any_more_is_swept(parley: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.jobs.SWEEP_BATCH", 1)
+    person = await parley.register("dalia")
+    tokens = [person.refresh_token]
+    for _ in range(3):
+        renewed = (await parley.post("account:refresh", {"refresh_token": tokens[-1]}))[1]["data"]
+        tokens.append(renewed["refresh_token"])
+    expire = "update auth_tokens set expires_at = now() where hash = any ($1)"
+    await execute(parley, expire, [hash_stored_token(token) for token in tokens[:2]])
+    reset = """insert into auth_tokens (user_id, type, hash, status, expires_at)
+               values ($1, 'reset', $2, $3, now() - $4::interval)"""
+    for n, (status, ago) in enumerate((("active", timedelta(hours=23)), ("revoked", timedelta(hours=25)))):
+        await execute(parley, reset, person.user_id, f"{person.user_id} {n}".encode(), status, ago)
+    ended = [await parley.log_in(person.username, device="phone") for _ in range(3)]
+    for one, days in zip(ended, (31, 31, 29), strict=True):
+        await one.post("account:logout")
+        ago = "update user_sessions set ended_at = now() - make_interval(days => $2) where session_id = $1"
+        await execute(parley, ago, one.session_id, days)
+    await parley.parley.jobs.sweep_sessions()
+    async with parley.parley.database.connection() as db:
+        kept = await db.fetch(
+            "select hash, status from auth_tokens where user_id = $1 or session_id = $2 order by token_id",
+            *(person.user_id, person.session_id),
+        )
+        devices = "select device, address from user_sessions where user_id = $1 order by session_id"
+        known = [tuple(row) for row in await db.fetch(devices, person.user_id)]
+    assert [tuple(row) for row in kept] == [
+        (hash_stored_token(tokens[2]), "revoked"),
+        (hash_stored_token(tokens[3]), "active"),
+        (f"{person.user_id} 0".encode(), "active"),
+    ]
+    assert [device is None and address is None for device, address in known] == [False, True, True, False]
+    # what is spent, and kept, still shows that somebody has a copy
+    assert (await parley.post("account:refresh", {"refresh_token": tokens[2]}))[0] == 401
+    assert (await parley.post("account:refresh", {"refresh_token": tokens[3]}))[0] == 401
+
+
+async def test_a_token_is_not_renewed_while_its_session_is_being_ended(parley: Instance) -> None:
+    person = await parley.register("dalia")
+    async with parley.parley.database.unit() as db:
+        assert await stored.end_session(db, UUID(person.session_id), "revoked")
+        renewing = asyncio.create_task(parley.post("account:refresh", {"refresh_token": person.refresh_token}))
+        await waiting_for(db)
+    assert (await renewing)[0] == 401
 
 
 # renewed
@@ -247,3 +333,20 @@ async def test_a_minute_before_its_end_a_socket_hears_of_it_and_after_renewing_a
     renewed = await device.call("account:renew", token=token_of(amina, ttl_s=61))
     await device.hearing("session:expiring", expires_at=renewed["expires_at"])
     assert len(expiring(device)) == 2
+
+
+async def test_of_a_life_shorter_than_two_minutes_the_notice_comes_at_half_of_it(new_instance: NewInstance) -> None:
+    parley = await new_instance(PARLEY_ACCESS_TTL_S="4")
+    person = await parley.register("dalia")
+    device = await person.connect()
+    for n in range(2):  # and not at once behind a renewal, which it asks for
+        await device.call("account:me")
+        assert len(expiring(device)) == n
+        push = await device.until(
+            lambda heard, n=n: [one for one in heard if one.name == "session:expiring"][n : n + 1]
+        )
+        left = datetime.fromisoformat(push[0].payload["expires_at"]).timestamp() - time.time()
+        assert 1 <= left <= 2
+        renewed = (await parley.post("account:refresh", {"refresh_token": person.refresh_token}))[1]["data"]
+        person.refresh_token = renewed["refresh_token"]
+        await device.call("account:renew", token=renewed["access_token"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 import structlog
 
@@ -85,3 +87,46 @@ async def test_an_address_is_one_recipient_or_none(address: str) -> None:
         await notifier.password_reset(address, "dalia", "the token", "en")
     assert mailbox.said == []
     await mailbox.stop()
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    box = await Mailbox().start()
+    yield box
+    await box.stop()
+
+
+@pytest.fixture
+def notifier(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> MailNotifier:
+    """Sends to the mailbox, and does not pause."""
+    monkeypatch.setattr("server.adapters.notifier.PAUSES_S", (0.0, 0.0))
+    return MailNotifier(Mail("127.0.0.1", mailbox.port, False, None, None, "parley@example.org"))
+
+
+async def test_a_mail_is_tried_again_where_later_may_be_better(mailbox: Mailbox, notifier: MailNotifier) -> None:
+    mailbox.refusals = [b"450 later\r\n", b"451 later\r\n"]
+    await notifier.password_reset("dalia@example.org", "dalia", "the token", "en")
+    assert [message["To"] for message in mailbox.messages] == ["dalia@example.org"]
+
+
+@pytest.mark.parametrize(("answer", "tries"), [(b"450 later\r\n", 3), (b"550 never\r\n", 1)])
+async def test_a_mail_is_given_up_after_some_tries_or_when_it_never_will_be_taken(
+    mailbox: Mailbox, notifier: MailNotifier, answer: bytes, tries: int
+) -> None:
+    mailbox.refusals = [answer] * 9
+    with pytest.raises(Unavailable):
+        await notifier.password_reset("dalia@example.org", "dalia", "the token", "en")
+    assert len(mailbox.refusals) == 9 - tries
+
+
+async def test_a_changed_address_is_told_without_saying_to_what(mailbox: Mailbox, notifier: MailNotifier) -> None:
+    for locale, word in (("en-GB", "another e-mail address"), ("ar", "عنوان")):
+        await notifier.email_changed("dalia@example.org", "dalia", locale)
+        text = (await mailbox.message("dalia@example.org")).get_content()
+        assert word in text
+        assert "dalia" in text
+    with structlog.testing.capture_logs() as logged:
+        await LogNotifier().email_changed("dalia@example.org", "dalia", "en")
+        await NoNotifier().email_changed("dalia@example.org", "dalia", "en")
+    assert [line["event"] for line in logged] == ["email_changed", "email_changed_not_sent"]
+    assert "dalia@" not in str(logged)
