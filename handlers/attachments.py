@@ -6,15 +6,16 @@ from uuid import UUID
 import msgspec
 
 from handlers.permissions import owner_at_the_lock, viewer_of_the_attachment
-from rules.attachments import ContentType, mismatches
+from rules.attachments import NAME, ContentType, mismatches
+from rules.users import UserStatus
 from server.commands.context import Context
 from server.commands.links import Link, Purpose
 from server.commands.registry import ClientId, Limit, Payload, command, signed_in
-from server.errors import Invalid, NotFound, TooLarge
-from storage import attachments
+from server.errors import Invalid, NotFound, TooLarge, Unauthenticated
+from storage import attachments, users
 from storage.attachments import Attachment, Upload
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=NAME)]
 Size = Annotated[int, msgspec.Meta(ge=1)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Fa-f]{64}\Z")]
 
@@ -28,7 +29,7 @@ class CreateAttachment(Payload, frozen=True):
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """An attachment and where its bytes are to be PUT; None once it is complete."""
+    """An attachment and where its bytes are to be PUT; upload_url is null once it is complete."""
 
     attachment: Attachment
     upload_url: str | None
@@ -39,7 +40,7 @@ async def as_declared(ctx: Context, attachment_id: UUID) -> Declared:
     found = await attachments.find_own(ctx.db, attachment_id, ctx.user.user_id)
     if found is None:
         raise NotFound
-    url = None if found.is_complete else ctx.services.links.sign(Purpose.UPLOAD, attachment_id).url
+    url = None if found.is_complete else ctx.services.links.sign(Purpose.UPLOAD, attachment_id, ctx.user.user_id).url
     return Declared(found.attachment(), url)
 
 
@@ -49,6 +50,7 @@ async def create(ctx: Context, p: CreateAttachment) -> Declared:
     most = ctx.services.bounds.attachment_bytes
     if p.size > most:
         raise TooLarge(f"size: an attachment has at most {most} bytes.", most)
+    await _fit(ctx, p.size)
     await attachments.create_attachment(
         ctx.db,
         ctx.new_id,
@@ -59,6 +61,17 @@ async def create(ctx: Context, p: CreateAttachment) -> Declared:
         sha256=bytes.fromhex(p.sha256),
     )
     return await as_declared(ctx, ctx.new_id)
+
+
+async def _fit(ctx: Context, size: int) -> None:
+    """Hold the owner's row, and count what they have in no message. Raises `TooLarge`, `Unauthenticated`."""
+    owner = await users.lock_user(ctx.db, ctx.user.user_id)
+    if owner is None or owner.status != UserStatus.ACTIVE:
+        raise Unauthenticated("This account is closed.")  # its sockets are about to be
+    most = ctx.services.bounds.unsent_bytes
+    if await attachments.sum_unsent(ctx.db, ctx.user.user_id) + size > most:
+        message = f"size: one's attachments that are in no message have at most {most} bytes: send some, or wait a day."
+        raise TooLarge(message, most)
 
 
 class CompleteAttachment(Payload, frozen=True):
@@ -107,4 +120,4 @@ async def get(ctx: Context, p: GetAttachment) -> Link:
         raise NotFound
     if not is_complete:
         raise Invalid({"attachment_id": "not complete: PUT its bytes to the upload_url, then call attachment:complete"})
-    return ctx.services.links.sign(Purpose.DOWNLOAD, p.attachment_id)
+    return ctx.services.links.sign(Purpose.DOWNLOAD, p.attachment_id, ctx.user.user_id)

@@ -102,13 +102,42 @@ def mismatches(
     return wrong
 
 
-# Control characters, path separators, and the marks that turn the direction of text: by them an .exe shows as a .png.
-_UNSAFE = re.compile("[\\x00-\\x1f\\x7f-\\x9f/\\\\\u202a-\u202e\u2066-\u2069]")
+# Control characters, ends of lines, path separators, and what turns the direction of text (Unicode's Bidi_Control): by
+# that an .exe shows as a .png.
+_UNSAFE = r"\x00-\x1f\x7f-\x9f/\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+NAME = rf"\A(?![.\s]*\Z)[^{_UNSAFE}]+\Z"
+"""The pattern of an attachment's name: nothing unsafe, and not of dots and blanks alone."""
+
+_EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "image/jpeg": ("jpg", "jpeg", "jpe", "jfif"),
+    "image/png": ("png",),
+    "image/gif": ("gif",),
+    "image/webp": ("webp",),
+    "video/mp4": ("mp4", "m4v"),
+    "video/webm": ("webm",),
+    "video/quicktime": ("mov", "qt"),
+    "audio/mpeg": ("mp3", "mp2", "mpga"),
+    "audio/mp4": ("m4a", "m4b", "mp4"),
+    "audio/ogg": ("ogg", "oga", "opus"),
+    "audio/wav": ("wav", "wave"),
+    "audio/aac": ("aac",),
+    "audio/webm": ("weba", "webm"),
+    "application/pdf": ("pdf",),
+}
+"""What the names of files of a type end in; the first is given to those that end in something else."""
+
 _NOT_PLAIN = re.compile(r"[^ !#$&+\-.0-9A-Z^_`a-z{}~()\[\],;=@]")
 
 
-def disposition(name: str) -> str:
-    """The Content-Disposition (RFC 6266) that lets a browser save a file under its name, and never show it in place."""
-    safe = _UNSAFE.sub("_", name).strip(" .") or "attachment"
+def disposition(name: str, content_type: str) -> str:
+    """The Content-Disposition (RFC 6266) that lets a browser save a file under its name, and never show it in place.
+
+    A name that does not end as its type does gets that ending too: what is saved is opened as what was judged.
+    """
+    safe = re.sub(f"[{_UNSAFE}]", "_", name).strip(" .") or "attachment"
+    extensions = _EXTENSIONS[content_type]
+    stem, _, extension = safe.rpartition(".")
+    if not stem or extension.lower() not in extensions:
+        safe = f"{safe}.{extensions[0]}"
     plain = _NOT_PLAIN.sub("_", safe)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(safe, safe='')}"

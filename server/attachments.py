@@ -5,7 +5,9 @@ Nothing of what is served may run in a browser: it is always a download, of the 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import structlog
@@ -16,12 +18,17 @@ from server.adapters.attachments import CHUNK_BYTES, delete_files
 from server.commands import answers
 from server.commands.context import Services
 from server.commands.links import Purpose
-from server.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge, Unavailable
+from server.commands.registry import Limit
+from server.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, TooLarge, Unavailable
 from server.http import Handler, Http, respond
-from storage import attachments
-from storage.attachments import File
+from storage import Connection, attachments
+from storage.attachments import Declared, File
 
 STALL_S = 30.0  # without a byte from or to the client; then it is gone, and may come back
+LEAST_BYTES_S = 8 * 1024  # of an upload, on average, from STALL_S on: a slower one would hold its place for hours
+UPLOADS = 128  # at once on an instance; each has a chunk in memory
+UPLOADS_OF_ONE = 8  # at once of one person on an instance
+WAIT_MS = 1_000  # before somebody who has all of theirs under way asks again
 PATH = "/attachments/{attachment_id}"
 
 logger = structlog.get_logger("parley.http")
@@ -34,8 +41,9 @@ class AttachmentRoutes:
         self._database = services.database
         self._store = services.attachments
         self._links = services.links
+        self._limits = services.limits
         self._http = http
-        self._uploading: set[UUID] = set()
+        self._uploading: dict[UUID, UUID] = {}  # the attachments, and whose they are
 
     def attach(self, app: web.Application) -> None:
         """Add the routes to an application."""
@@ -63,29 +71,38 @@ class AttachmentRoutes:
         response = self._http.readable(request, web.Response(status=204))
         if "Access-Control-Allow-Origin" in response.headers:
             response.headers["Access-Control-Allow-Methods"] = "GET, PUT"
-            response.headers["Access-Control-Allow-Headers"] = "Content-Type, Range, If-Range"
+            response.headers["Access-Control-Allow-Headers"] = "Content-Type, If-None-Match, If-Range, Range"
             response.headers["Access-Control-Max-Age"] = "600"
         return response
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """`PUT`: keep the body as what was uploaded last, all of it or nothing."""
-        attachment_id, _ = self._permitted(request, Purpose.UPLOAD)
-        if attachment_id in self._uploading:
-            raise Conflict("taken", "Another upload of this attachment is under way: wait for its end, or try again.")
-        self._uploading.add(attachment_id)
-        try:
-            await self._receive(request, attachment_id)
-        finally:
-            self._uploading.discard(attachment_id)
+        link = self._permitted(request, Purpose.UPLOAD)
+        self._limits.take(Limit.WRITES, link.user_id)
+        with self._place(link):
+            await self._receive(request, link.attachment_id)
         return self._http.readable(request, web.Response(status=204))
+
+    @contextlib.contextmanager
+    def _place(self, link: "_Permitted") -> Iterator[None]:
+        """One of the places for uploads. Raises `Unavailable` or `RateLimited` where there is none."""
+        if link.attachment_id in self._uploading:
+            raise Unavailable(
+                "Another upload of this attachment is under way: wait for its end, or PUT it again later."
+            )
+        if [*self._uploading.values()].count(link.user_id) >= UPLOADS_OF_ONE:
+            raise RateLimited(WAIT_MS, f"You have {UPLOADS_OF_ONE} uploads under way, and more wait for one to end")
+        if len(self._uploading) >= UPLOADS:
+            raise Unavailable("Too many uploads are under way here: PUT it again a little later.")
+        self._uploading[link.attachment_id] = link.user_id
+        try:
+            yield
+        finally:
+            del self._uploading[link.attachment_id]
 
     async def _receive(self, request: web.Request, attachment_id: UUID) -> None:
         async with self._database.connection() as db:
-            declared = await attachments.find_declared(db, attachment_id)
-        if declared is None:
-            raise NotFound
-        if declared.is_complete:
-            raise _completed()
+            declared = await _awaited(db, attachment_id)
         if (request.content_length or 0) > declared.size:
             raise _too_large(declared.size)
         if "Expect" in request.headers:
@@ -106,26 +123,34 @@ class AttachmentRoutes:
         if unused is not None:
             await delete_files(self._store, [unused])
         if recorded is None:
-            raise _completed()
+            async with self._database.connection() as db:
+                await _awaited(db, attachment_id)  # raises why it is not: complete by now, or gone
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """`GET` or `HEAD`: the bytes, or the range asked for."""
-        attachment_id, seconds_left = self._permitted(request, Purpose.DOWNLOAD)
+        link = self._permitted(request, Purpose.DOWNLOAD)
         async with self._database.connection() as db:
-            file = await attachments.find_file(db, attachment_id)
+            may_see = await attachments.find_visible(db, link.attachment_id, link.user_id)
+            file = await attachments.find_file(db, link.attachment_id) if may_see else None
         if file is None:
             raise NotFound
+        kept = {
+            "Cache-Control": f"private, max-age={int(link.seconds_left)}, immutable",
+            "Cross-Origin-Resource-Policy": self._http.shown_on,
+            "ETag": _etag(file),
+        }
+        if any(tag.value in (file.sha256, "*") for tag in request.if_none_match or ()):
+            return self._http.readable(request, web.Response(status=304, headers=kept))
         span = _span(request, file)
         response = web.StreamResponse(
             status=200 if span is None else 206,
             headers={
+                **kept,
                 "Content-Type": file.content_type,
-                "Content-Disposition": disposition(file.name),
+                "Content-Disposition": disposition(file.name, file.content_type),
                 "X-Content-Type-Options": "nosniff",
                 "Content-Security-Policy": "sandbox; default-src 'none'",
-                "Cache-Control": f"private, max-age={int(seconds_left)}, immutable",
                 "Accept-Ranges": "bytes",
-                "ETag": _etag(file),
             },
         )
         start, stop = span or (0, file.size)
@@ -142,16 +167,25 @@ class AttachmentRoutes:
             await _send(request, response, chunks)
         return response
 
-    def _permitted(self, request: web.Request, purpose: Purpose) -> tuple[UUID, float]:
-        """The attachment that the link is signed for, and the seconds it is valid yet. Raises `Forbidden`.
+    def _permitted(self, request: web.Request, purpose: Purpose) -> "_Permitted":
+        """What the link is signed for. Raises `Forbidden`.
 
         Nothing is looked up before: the answer is the same whether there is such an attachment or not.
         """
-        attachment_id, query = request.match_info["attachment_id"], request.query
-        left = self._links.seconds_left(purpose, attachment_id, query.get("expires", ""), query.get("signature", ""))
+        attachment_id = request.match_info["attachment_id"]
+        user_id, expires, signature = (request.query.get(name, "") for name in ("user", "expires", "signature"))
+        left = self._links.seconds_left(purpose, attachment_id, user_id, expires, signature)
         if not left:
-            raise Forbidden("This link is not valid, or not any more: ask for a new one.")
-        return UUID(attachment_id), left
+            raise _not_valid()
+        return _Permitted(UUID(attachment_id), UUID(user_id), left)
+
+
+class _Permitted(NamedTuple):
+    """What a link is signed for: which attachment, by whom, and for how long yet."""
+
+    attachment_id: UUID
+    user_id: UUID
+    seconds_left: float
 
 
 class _Unsatisfiable(Invalid):
@@ -162,8 +196,20 @@ class _Unsatisfiable(Invalid):
         self.size = size
 
 
-def _completed() -> Conflict:
-    return Conflict("not_pending", "This attachment is complete, and does not change any more.")
+async def _awaited(db: Connection, attachment_id: UUID) -> Declared:
+    """What is to be uploaded. Raises `NotFound`, `Forbidden`, or `Conflict` where it has been already."""
+    declared = await attachments.find_declared(db, attachment_id)
+    if declared is None:
+        raise NotFound
+    if not declared.is_wanted:
+        raise _not_valid()
+    if declared.is_complete:
+        raise Conflict("not_pending", "This attachment is complete, and does not change any more.")
+    return declared
+
+
+def _not_valid() -> Forbidden:
+    return Forbidden("This link is not valid, or not any more: ask for a new one.")
 
 
 def _too_large(size: int) -> TooLarge:
@@ -175,14 +221,16 @@ async def _expect_later(_: web.Request) -> None:
 
 
 async def _body(request: web.Request, size: int) -> AsyncIterator[bytes]:
-    """The body in chunks. Raises `TooLarge` or `Invalid` for another size, `Unavailable` where it breaks off."""
+    """The body in chunks. Raises `TooLarge` or `Invalid` for another size, `Unavailable` where it stops or crawls."""
     received, gathered = 0, bytearray()
+    clock = asyncio.get_running_loop().time
+    began = clock()
     while True:
         try:
-            async with asyncio.timeout(STALL_S):
+            async with asyncio.timeout_at(STALL_S + min(clock(), began + received / LEAST_BYTES_S)):
                 piece = await request.content.readany()
         except (OSError, web.RequestPayloadError) as error:
-            raise Unavailable("The upload broke off, and nothing of it was kept: PUT it again.") from error
+            raise Unavailable("The upload stopped or was too slow, and nothing was kept: PUT it again.") from error
         received += len(piece)
         if received > size:
             raise _too_large(size)
@@ -213,7 +261,7 @@ def _span(request: web.Request, file: File) -> tuple[int, int] | None:
     if asked.start is None or request.headers.get("If-Range", _etag(file)) != _etag(file):
         return None
     start, stop, _ = asked.indices(file.size)
-    if start >= stop:
+    if start >= stop or re.fullmatch("bytes=-0+", request.headers["Range"]):  # its last no bytes, not all of them
         raise _Unsatisfiable(file.size)
     return start, stop
 

@@ -1,10 +1,16 @@
 -- Attachments: declared, uploaded, completed, found, swept.
--- Locks: lock_upload takes the attachment's row `for no key update`; record_upload writes it, so the two come one after the
--- other. list_sendable takes those that a message is going to hold, in order of id. All come before any room's row.
+-- Locks: whoever declares one holds their own row (users.sql, lock_user) before, so that of two declarations at once one
+-- counts the other's bytes. lock_upload takes the attachment's row `for no key update`; record_upload writes it, so the two
+-- come one after the other. append_messages takes those that a message is going to hold, in order of id. All come before any
+-- room's row.
 
 -- name: create_attachment(attachment_id, owner_id, name, content_type, size, sha256)!
 insert into message_attachments (attachment_id, owner_id, name, content_type, size, sha256)
 values (:attachment_id, :owner_id, :name, :content_type, :size, :sha256);
+
+-- name: sum_unsent(owner_id)$
+-- The bytes of what a person has declared and sent with no message, uploaded or not.
+select coalesce(sum(size), 0)::bigint from message_attachments where owner_id = :owner_id and message_id is null;
 
 -- name: find_own(attachment_id, owner_id)^
 -- record_class: OwnAttachment
@@ -15,7 +21,10 @@ select attachment_id, name, content_type, size, encode(sha256, 'hex') as sha256,
 
 -- name: find_declared(attachment_id)^
 -- record_class: Declared
-select size, status = 'complete' as is_complete from message_attachments where attachment_id = :attachment_id;
+select a.size, a.status = 'complete' as is_complete, u.status = 'active' as is_wanted
+  from message_attachments a
+  join users u on u.user_id = a.owner_id
+ where a.attachment_id = :attachment_id;
 
 -- name: record_upload(attachment_id, file_id, file_sha256, file_head)^
 -- record_class: Recorded
@@ -47,9 +56,11 @@ update message_attachments
 update message_attachments set file_id = null, file_sha256 = null, file_head = null where attachment_id = :attachment_id;
 
 -- name: find_visible(attachment_id, user_id)$
--- Whether it is complete, for its owner and for those who may read the message that holds it; no row for everybody else.
+-- Whether it is complete, for its owner and for those who may read the message that holds it; no row for everybody else, and
+-- for whoever is not active.
 select a.status = 'complete' as is_complete
   from message_attachments a
+  join users u on u.user_id = :user_id and u.status = 'active'
  where a.attachment_id = :attachment_id
    and (a.owner_id = :user_id
         or exists (
@@ -64,21 +75,14 @@ select file_id, name, content_type, size, encode(sha256, 'hex') as sha256
   from message_attachments
  where attachment_id = :attachment_id and status = 'complete';
 
--- name: list_sendable(owner_id, attachment_ids)
--- record_class: Attachment
--- In the order asked; locked in order of id, so that two sends of the same never wait for each other in a circle.
-with locked as materialized (
-    select attachment_id, name, content_type, size, sha256 from message_attachments
-     where attachment_id = any (:attachment_ids::uuid[]) and owner_id = :owner_id
-       and status = 'complete' and message_id is null
-     order by attachment_id
-       for no key update
-)
-select l.attachment_id, l.name, l.content_type, l.size, encode(l.sha256, 'hex') as sha256,
-       '/attachments/' || l.attachment_id as url
-  from unnest(:attachment_ids::uuid[]) with ordinality as asked (attachment_id, ord)
-  join locked l using (attachment_id)
- order by asked.ord;
+-- name: list_sendable(owner_ids, attachment_ids)
+-- record_class: Sendable
+-- Unlocked: append_messages locks them, and judges again whether they are the sender's and unsent.
+select a.attachment_id, a.name, a.content_type, a.size, encode(a.sha256, 'hex') as sha256,
+       '/attachments/' || a.attachment_id as url, a.owner_id
+  from unnest(:owner_ids::uuid[], :attachment_ids::uuid[]) as asked (owner_id, attachment_id)
+  join message_attachments a using (owner_id, attachment_id)
+ where a.status = 'complete' and a.message_id is null;
 
 -- name: sweep_unsent(hours, batch)
 -- Deletes at most `batch` attachments that were never sent; answers with their files, null for those without one. One that

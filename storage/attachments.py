@@ -29,15 +29,26 @@ class OwnAttachment(Attachment, frozen=True):
         return _bare(self)
 
 
+class Sendable(Attachment, frozen=True):
+    """A complete attachment that is in no message yet, and whose it is."""
+
+    owner_id: UUID
+
+    def attachment(self) -> Attachment:
+        """As everybody sees it."""
+        return _bare(self)
+
+
 def _bare(row: Attachment) -> Attachment:
     return Attachment(**{name: getattr(row, name) for name in Attachment.__struct_fields__})
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """What an upload has to be: so many bytes, and not complete yet."""
+    """What an upload has to be: so many bytes, not complete yet, and of somebody who is active."""
 
     size: int
     is_complete: bool
+    is_wanted: bool
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -68,7 +79,7 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
-sql = load("attachments", Attachment, OwnAttachment, Declared, Recorded, Upload, File)
+sql = load("attachments", Attachment, OwnAttachment, Sendable, Declared, Recorded, Upload, File)
 
 
 async def create_attachment(
@@ -84,6 +95,12 @@ async def create_attachment(
         size=size,
         sha256=sha256,
     )
+
+
+async def sum_unsent(db: Connection, owner_id: UUID) -> int:
+    """The bytes of what a person has declared and sent with no message."""
+    size: int = await sql.sum_unsent(db, owner_id=owner_id)
+    return size
 
 
 async def find_own(db: Connection, attachment_id: UUID, owner_id: UUID) -> OwnAttachment | None:
@@ -136,13 +153,13 @@ async def find_file(db: Connection, attachment_id: UUID) -> File | None:
     return found
 
 
-async def list_sendable(db: Connection, owner_id: UUID, attachment_ids: Sequence[UUID]) -> list[Attachment]:
-    """Those that are the person's, complete, and in no message yet, in the order asked.
+async def list_sendable(db: Connection, asked: Sequence[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Attachment]:
+    """Of these pairs of a person and an attachment those that are the person's, complete, and in no message yet.
 
-    Their rows are locked until the transaction ends: no sweep and no other message takes them.
+    Nothing is locked: whoever stores the message judges again.
     """
-    rows = sql.list_sendable(db, owner_id=owner_id, attachment_ids=attachment_ids)
-    return [row async for row in rows]
+    rows = sql.list_sendable(db, owner_ids=[pair[0] for pair in asked], attachment_ids=[pair[1] for pair in asked])
+    return {(row.owner_id, row.attachment_id): row.attachment() async for row in rows}
 
 
 async def sweep_unsent(db: Connection, hours: int, batch: int) -> list[UUID | None]:

@@ -21,6 +21,7 @@ from server import jobs
 from server.adapters import attachments as store
 from server.commands.links import Links, Purpose
 from storage import attachments as table
+from storage.messages import NewMessage, append_messages
 from tests.people import SECRET, Instance, Person, Refusal
 from tests.servers import execute as run_sql
 from tests.uploads import (
@@ -48,8 +49,11 @@ def migrated_database(shared_database: str) -> str:
     return shared_database
 
 
+NewServer = Callable[..., Awaitable[Instance]]
+
+
 @pytest.fixture
-def new_server(new_instance: Callable[..., Awaitable[Instance]], tmp_path: Path) -> Callable[..., Awaitable[Instance]]:
+def new_server(new_instance: NewServer, tmp_path: Path) -> NewServer:
     """`await new_server()`: one more instance, on the folder of this test."""
 
     async def start(**environ: str) -> Instance:
@@ -78,9 +82,9 @@ async def execute(parley: Instance, statement: str, *values: object) -> None:
         await db.execute(statement, *values)
 
 
-def signed(purpose: Purpose, attachment_id: str, secret: str = SECRET, ttl_s: int = 60) -> str:
-    """A link that a server with this secret would have made."""
-    return Links((secret,), upload_ttl_s=ttl_s, download_ttl_s=ttl_s).sign(purpose, attachment_id).url
+def signed(purpose: Purpose, attachment_id: str, by: Person, secret: str = SECRET, ttl_s: int = 60) -> str:
+    """A link that a server with this secret would have made for somebody."""
+    return Links((secret,), upload_ttl_s=ttl_s, download_ttl_s=ttl_s).sign(purpose, attachment_id, by.user_id).url
 
 
 # the way of a file
@@ -159,6 +163,14 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "no hash": ({"sha256": "z" * 64}, "invalid", "sha256"),
     "nameless": ({"name": ""}, "invalid", "name"),
     "a name with NUL": ({"name": "a\0b"}, "invalid", "name"),
+    "a name with a newline": ({"name": "a\nb"}, "invalid", "name"),
+    "a name with a delete": ({"name": "a\x7fb"}, "invalid", "name"),
+    "a name with a path": ({"name": "../a"}, "invalid", "name"),
+    "a name with a Windows path": ({"name": "a\\b"}, "invalid", "name"),
+    "a name that runs backwards": ({"name": "photo\u202egnp.exe"}, "invalid", "name"),
+    "a name with an isolate": ({"name": "a\u2066b"}, "invalid", "name"),
+    "a name with a mark": ({"name": "a\u200fb"}, "invalid", "name"),
+    "a name of dots and blanks": ({"name": " .. .\u00a0"}, "invalid", "name"),
     "unknown field": ({"url": "x"}, "invalid", "url"),
     "long name": ({"name": "n" * 256}, "too_large", "255"),
     "too many bytes": ({"size": BYTES + 1}, "too_large", str(BYTES)),
@@ -290,7 +302,7 @@ async def test_what_is_not_complete_cannot_be_downloaded(amina: Person, bilal: P
     attachment_id = (await declare(amina, PNG))["attachment"]["attachment_id"]
     assert await code_of(amina, "attachment:get", attachment_id) == "invalid"
     assert await code_of(bilal, "attachment:get", attachment_id) == "not_found"
-    status, error = await refused(amina.instance, signed(Purpose.DOWNLOAD, attachment_id))
+    status, error = await refused(amina.instance, signed(Purpose.DOWNLOAD, attachment_id, amina))
     assert (status, error["code"]) == (404, "not_found")
 
 
@@ -312,7 +324,7 @@ async def test_newcomers_see_what_was_attached_behind_their_joining(parley: Inst
 
 async def test_a_link_that_is_not_right_is_forbidden_whatever_it_names(amina: Person, tmp_path: Path) -> None:
     parley, attachment_id = amina.instance, await attach(amina)
-    good = signed(Purpose.DOWNLOAD, attachment_id)
+    good = signed(Purpose.DOWNLOAD, attachment_id, amina)
     assert (await fetch(parley, good)).status == 200
     there = files(tmp_path)
     bad = [
@@ -323,14 +335,16 @@ async def test_a_link_that_is_not_right_is_forbidden_whatever_it_names(amina: Pe
         good.replace(attachment_id, attachment_id.upper()),
         good.replace("expires=", "expires=9"),
         good.replace("signature=", "signature=%C3%A9%FF"),
-        signed(Purpose.DOWNLOAD, attachment_id, ttl_s=-1),
-        signed(Purpose.DOWNLOAD, attachment_id, secret="b" * 32),
-        signed(Purpose.UPLOAD, attachment_id),
+        good.replace("user=", "user=0"),
+        good.replace(f"user={amina.user_id}&", ""),
+        signed(Purpose.DOWNLOAD, attachment_id, amina, ttl_s=-1),
+        signed(Purpose.DOWNLOAD, attachment_id, amina, secret="b" * 32),
+        signed(Purpose.UPLOAD, attachment_id, amina),
     ]
     answers = [await refused(parley, url) for url in bad]
     assert all(answer == answers[0] for answer in answers)
     assert (answers[0][0], answers[0][1]["code"]) == (403, "forbidden")
-    for url in (good, signed(Purpose.UPLOAD, attachment_id, ttl_s=-1), f"/attachments/{uuid4()}"):
+    for url in (good, signed(Purpose.UPLOAD, attachment_id, amina, ttl_s=-1), f"/attachments/{uuid4()}"):
         assert await refused(parley, url, "PUT", PNG) == answers[0]
     assert files(tmp_path) == there
 
@@ -356,8 +370,115 @@ async def test_only_what_there_is_for_a_file_may_be_asked(amina: Person) -> None
 
 async def test_a_link_to_what_is_swept_finds_nothing(amina: Person) -> None:
     for method, purpose in (("PUT", Purpose.UPLOAD), ("GET", Purpose.DOWNLOAD)):
-        status, error = await refused(amina.instance, signed(purpose, str(uuid4())), method)
+        status, error = await refused(amina.instance, signed(purpose, str(uuid4()), amina), method)
         assert (status, error["code"]) == (404, "not_found")
+
+
+async def test_a_link_ends_with_the_sight_of_what_it_leads_to(parley: Instance, amina: Person) -> None:
+    bilal, carol = await parley.person("bilal"), await parley.person("carol")
+    group = await parley.chat(amina, bilal, carol, kind="group")
+    attachment_id = await attach(amina)
+    message_id = await send(amina, group, attachment_id)
+    links = {person.user_id: await link(person, attachment_id) for person in (amina, bilal, carol)}
+    assert [(await fetch(parley, url)).status for url in links.values()] == [200, 200, 200]
+    await amina.post("participant:remove", conversation_id=group, user_id=bilal.user_id)
+    swapped = links[bilal.user_id].replace(bilal.user_id, carol.user_id)
+    answers = [(await fetch(parley, url)).status for url in (*links.values(), swapped)]
+    assert answers == [200, 404, 200, 403]
+    await execute(parley, "update users set status = 'suspended' where user_id = $1", UUID(carol.user_id))
+    assert (await refused(parley, links[carol.user_id]))[0] == 404
+    await execute(parley, "update users set status = 'active' where user_id = $1", UUID(carol.user_id))
+    assert (await fetch(parley, links[carol.user_id])).status == 200
+    await amina.post("message:delete", message_id=message_id)
+    assert (await refused(parley, links[carol.user_id]))[0] == 404
+
+
+# how much
+
+
+async def test_what_one_has_in_no_message_is_bounded(new_server: NewServer, their_chat: str, amina: Person) -> None:
+    amina.instance = await new_server(PARLEY_UNSENT_BYTES=str(BYTES))
+    half = bytes(BYTES // 2)
+    sent = await attach(amina, PNG + half[len(PNG) :])
+    await send(amina, their_chat, sent)  # what is sent does not count
+    first = await declare(amina, half, client_id="first")
+    await declare(amina, half)
+    with pytest.raises(Refusal) as refusal:
+        await declare(amina, b"!")
+    assert (refusal.value.code, refusal.value.error["limit"]) == ("too_large", BYTES)
+    assert (await declare(amina, half, client_id="first"))["attachment"] == first["attachment"]
+    bilal = await amina.instance.person("bilal")
+    await declare(bilal, half)  # each their own
+    await execute(
+        amina.instance, "delete from message_attachments where attachment_id = $1", first["attachment"]["attachment_id"]
+    )
+    await declare(amina, b"!")
+
+
+async def test_many_declarations_at_once_stay_within_the_bound(new_server: NewServer, amina: Person) -> None:
+    amina.instance, other = (
+        await new_server(PARLEY_UNSENT_BYTES=str(BYTES)),
+        await new_server(PARLEY_UNSENT_BYTES=str(BYTES)),
+    )
+    there = Person(other, amina.username, amina.user_id, amina.session_id, amina.token)
+    third = bytes(BYTES // 3)
+    answers = await asyncio.gather(*(declare(who, third) for who in (amina, there) * 5), return_exceptions=True)
+    codes = [answer.code for answer in answers if isinstance(answer, Refusal)]
+    assert codes == ["too_large"] * 7
+
+
+async def test_uploads_count_as_writes(new_server: NewServer, amina: Person) -> None:
+    declared = await declare(amina, PNG)
+    slow = await new_server(PARLEY_RATE_WRITES="0.001/2")
+    for _ in range(2):
+        await put(slow, declared["upload_url"], PNG)
+    answer = await fetch(slow, declared["upload_url"], "PUT", PNG)
+    assert answer.status == 429
+    assert int(answer.headers["Retry-After"]) > 100
+
+
+async def test_uploads_at_once_are_bounded_for_each_and_for_all(
+    amina: Person, bilal: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "UPLOADS_OF_ONE", 1)
+    monkeypatch.setattr(routes, "UPLOADS", 2)
+    parley, carol = amina.instance, await amina.instance.person("carol")
+    urls = [(await declare(person, PNG))["upload_url"] for person in (amina, bilal, carol, amina)]
+    async with putting(parley, urls[0], len(PNG)) as one:
+        await one.send(PNG[:10])
+        await until(lambda: len(files(tmp_path)) == 1, "the upload has not begun")
+        status, error = await refused(parley, urls[3], "PUT", PNG)
+        assert (status, error["code"], error["retry_after_ms"]) == (429, "rate_limited", routes.WAIT_MS)
+        async with putting(parley, urls[1], len(PNG)) as two:
+            await two.send(PNG[:10])
+            await until(lambda: len(files(tmp_path)) == 2, "the upload has not begun")
+            status, error = await refused(parley, urls[2], "PUT", PNG)
+            assert (status, error["code"]) == (503, "unavailable")
+            await two.send(PNG[10:])
+            assert await two.status() == 204
+        await put(parley, urls[2], PNG)
+        await one.send(PNG[10:])
+        assert await one.status() == 204
+    await put(parley, urls[3], PNG)
+
+
+async def test_who_is_not_active_any_more_uploads_nothing(amina: Person, tmp_path: Path) -> None:
+    parley, url = amina.instance, (await declare(amina, PNG))["upload_url"]
+    await execute(parley, "update users set status = 'suspended' where user_id = $1", UUID(amina.user_id))
+    status, error = await refused(parley, url, "PUT", PNG)
+    assert (status, error["code"]) == (403, "forbidden")
+    assert files(tmp_path) == []
+
+
+async def test_what_is_gone_when_its_upload_ends_is_not_found(amina: Person, tmp_path: Path) -> None:
+    declared = await declare(amina, PNG)
+    async with putting(amina.instance, declared["upload_url"], len(PNG)) as one:
+        await one.send(PNG[:10])
+        await until(lambda: len(files(tmp_path)) == 1, "the upload has not begun")
+        await execute(amina.instance, "delete from message_attachments")
+        await one.send(PNG[10:])
+        assert await one.status() == 404
+    assert files(tmp_path) == []
 
 
 # uploading
@@ -425,13 +546,27 @@ async def test_of_an_upload_that_stalls_nothing_is_kept(
     await put(amina.instance, declared["upload_url"], PNG)
 
 
+async def test_an_upload_that_crawls_is_ended_however_often_a_byte_comes(
+    amina: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "STALL_S", 0.2)
+    declared = await declare(amina, bytes(BYTES))
+    async with putting(amina.instance, declared["upload_url"], BYTES) as one:
+        answered = asyncio.create_task(one.status())
+        while not answered.done():  # at most some two hundred bytes a second
+            await one.send(b"!")
+            await asyncio.wait([answered], timeout=0.005)
+        assert await answered == 503
+    assert files(tmp_path) == []
+
+
 async def test_an_attachment_is_uploaded_once_at_a_time(amina: Person, tmp_path: Path) -> None:
     parley, declared, other = amina.instance, await declare(amina, PNG), await declare(amina, PNG)
     async with putting(parley, declared["upload_url"], len(PNG)) as one:
         await one.send(PNG[:10])
         await until(lambda: len(files(tmp_path)) == 1, "the upload has not begun")
         status, error = await refused(parley, declared["upload_url"], "PUT", PNG)
-        assert (status, error["code"], error["reason"]) == (409, "conflict", "taken")
+        assert (status, error["code"]) == (503, "unavailable")
         await put(parley, other["upload_url"], PNG)
         await one.send(PNG[10:])
         assert await one.status() == 204
@@ -446,7 +581,7 @@ async def test_many_uploads_at_once_end_in_one_whole_file(
     answers = await asyncio.gather(
         *(fetch(one, declared["upload_url"], "PUT", data) for one in (parley, other, parley, other))
     )
-    assert {answer.status for answer in answers} <= {204, 409}
+    assert {answer.status for answer in answers} <= {204, 503}
     await amina.post("attachment:complete", attachment_id=declared["attachment"]["attachment_id"])
     assert len(files(tmp_path)) == 1
 
@@ -485,7 +620,10 @@ async def test_nothing_that_is_served_runs_in_a_browser(amina: Person) -> None:
     assert headers["Content-Type"] == "image/png"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
-    assert headers["Content-Disposition"] == "attachment; filename=\"moon_.html\"; filename*=UTF-8''moon%22.html"
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"  # to the pages of ORIGIN
+    assert (
+        headers["Content-Disposition"] == "attachment; filename=\"moon_.html.png\"; filename*=UTF-8''moon%22.html.png"
+    )
     assert {"private", "immutable"} <= set(headers["Cache-Control"].split(", "))
     assert "Set-Cookie" not in headers
 
@@ -529,7 +667,7 @@ async def test_a_part_can_be_asked_for(
     assert (await fetch(parley, url, "HEAD", Range=asked)).status == 206
 
 
-@pytest.mark.parametrize("asked", ["bytes=100-", "bytes=200-300"])
+@pytest.mark.parametrize("asked", ["bytes=100-", "bytes=200-300", "bytes=-0", "bytes=-000"])
 async def test_a_part_that_is_not_there_is_refused(parley: Instance, hundred: tuple[str, bytes], asked: str) -> None:
     status, headers, _ = await fetch(parley, hundred[0], Range=asked)
     assert (status, headers["Content-Range"], headers["Content-Type"]) == (
@@ -554,6 +692,20 @@ async def test_a_download_is_resumed_only_of_the_same_file(parley: Instance, hun
     same = await fetch(parley, url, Range="bytes=50-", If_Range=etag)
     assert (same.status, same.body) == (206, data[50:])
     other = await fetch(parley, url, Range="bytes=50-", If_Range='"another"')
+    assert (other.status, other.body) == (200, data)
+
+
+async def test_what_a_client_has_already_is_not_sent_again(parley: Instance, hundred: tuple[str, bytes]) -> None:
+    url, data = hundred
+    etag = (await fetch(parley, url)).headers["ETag"]
+    for known in (etag, f"W/{etag}", f'"another", {etag}', "*"):
+        for asked in ({}, {"Range": "bytes=50-"}, {"Range": "bytes=100-"}):
+            status, headers, body = await fetch(parley, url, If_None_Match=known, Origin=ORIGIN, **asked)
+            assert (status, body, headers["ETag"]) == (304, b"", etag)
+            assert {"private", "immutable"} <= set(headers["Cache-Control"].split(", "))
+            assert headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert (await fetch(parley, url, "HEAD", If_None_Match=etag)).status == 304
+    other = await fetch(parley, url, If_None_Match='"another"')
     assert (other.status, other.body) == (200, data)
 
 
@@ -607,6 +759,16 @@ async def test_pages_of_the_listed_origins_may_upload_and_download(amina: Person
     assert "Content-Range" in got.headers["Access-Control-Expose-Headers"]
 
 
+async def test_where_no_origin_is_listed_pages_of_the_same_origin_alone_may_show_a_file(
+    new_instance: Callable[..., Awaitable[Instance]], amina: Person, tmp_path: Path
+) -> None:
+    url = await link(amina, await attach(amina))
+    alone = await new_instance(PARLEY_ATTACHMENTS_FOLDER=str(tmp_path))
+    for known in ({}, {"If_None_Match": "*"}):
+        answer = await fetch(alone, url, **known)
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
 async def test_pages_of_other_origins_may_not(amina: Person) -> None:
     url = await link(amina, await attach(amina))
     for method in ("OPTIONS", "GET"):
@@ -623,16 +785,11 @@ async def test_what_can_be_sent_is_ones_own_complete_and_unsent(
     one, two, sent, theirs = await attach(amina), await attach(amina), await attach(amina), await attach(bilal)
     declared = (await declare(amina, PNG))["attachment"]["attachment_id"]
     await send(amina, their_chat, sent)
-    ids = [UUID(id_) for id_ in (two, theirs, declared, sent, str(uuid4()), one)]
-    async with parley.parley.database.unit() as db:
-        found = await table.list_sendable(db, UUID(amina.user_id), ids)
-        async with parley.parley.database.connection() as other:
-            locked = await other.fetch(
-                "select attachment_id from message_attachments where attachment_id = any ($1) for update skip locked",
-                ids,
-            )
-    assert [str(attachment.attachment_id) for attachment in found] == [two, one]
-    assert {str(each["attachment_id"]) for each in locked} == {theirs, declared, sent}
+    owner, ids = UUID(amina.user_id), [UUID(id_) for id_ in (two, theirs, declared, sent, str(uuid4()), one)]
+    async with parley.parley.database.connection() as db:
+        found = await table.list_sendable(db, [(owner, id_) for id_ in ids])
+    assert found.keys() == {(owner, UUID(one)), (owner, UUID(two))}
+    assert str(found[owner, UUID(one)].attachment_id) == one
 
 
 async def test_messages_show_their_attachments_in_order(amina: Person, bilal: Person, their_chat: str) -> None:
@@ -798,11 +955,16 @@ async def test_a_sweep_goes_on_until_nothing_is_left_and_instances_share_it(
     assert not any([await row(parley, id_) for id_ in ids])
 
 
-async def test_what_is_just_being_sent_is_not_swept(parley: Instance, amina: Person, tmp_path: Path) -> None:
+async def test_what_is_just_being_sent_is_not_swept(
+    parley: Instance, amina: Person, their_chat: str, tmp_path: Path
+) -> None:
     attachment_id = await attach(amina)
     await age(parley, attachment_id)
+    owner, file = UUID(amina.user_id), UUID(attachment_id)
     async with parley.parley.database.unit() as db:
-        assert len(await table.list_sendable(db, UUID(amina.user_id), [UUID(attachment_id)])) == 1
+        files_of = await table.list_sendable(db, [(owner, file)])
+        new = NewMessage(UUID(their_chat), owner, "1", b"", None, None, (file,), list(files_of.values()))
+        assert [row.outcome for row in await append_messages(db, [new], wait=True)] == ["sent"]
         assert await parley.parley.jobs.sweep_attachments() == 0
     assert len(files(tmp_path)) == 1
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.attachments import CONTENT_TYPES, disposition, mismatches, types_of
+from rules.attachments import CONTENT_TYPES, NAME, disposition, mismatches, types_of
 
 MATROSKA = b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82"
 BOTH_MP4, BOTH_WEBM = {"video/mp4", "audio/mp4"}, {"video/webm", "audio/webm"}
@@ -126,25 +126,47 @@ def test_a_container_may_hold_sound_or_pictures() -> None:
 
 DISPOSITIONS = {
     "moon.png": "attachment; filename=\"moon.png\"; filename*=UTF-8''moon.png",
-    "قمر.png": "attachment; filename=\"___.png\"; filename*=UTF-8''%D9%82%D9%85%D8%B1.png",
+    "قمر.PNG": "attachment; filename=\"___.PNG\"; filename*=UTF-8''%D9%82%D9%85%D8%B1.PNG",
     'a"b\\c.png': "attachment; filename=\"a_b_c.png\"; filename*=UTF-8''a%22b_c.png",
-    "100%.pdf": "attachment; filename=\"100_.pdf\"; filename*=UTF-8''100%25.pdf",
-    "../../etc/passwd": "attachment; filename=\"_.._etc_passwd\"; filename*=UTF-8''_.._etc_passwd",
-    "a\r\nSet-Cookie: x=1": "attachment; filename=\"a__Set-Cookie_ x=1\"; filename*=UTF-8''a__Set-Cookie%3A%20x%3D1",
-    "..": "attachment; filename=\"attachment\"; filename*=UTF-8''attachment",
-    ".bashrc": "attachment; filename=\"bashrc\"; filename*=UTF-8''bashrc",
-    "photo\u202egnp.exe": "attachment; filename=\"photo_gnp.exe\"; filename*=UTF-8''photo_gnp.exe",
+    "100%.png": "attachment; filename=\"100_.png\"; filename*=UTF-8''100%25.png",
+    "../../etc/passwd": "attachment; filename=\"_.._etc_passwd.png\"; filename*=UTF-8''_.._etc_passwd.png",
+    "a\r\nSet-Cookie: x=1": 'attachment; filename="a__Set-Cookie_ x=1.png"; '
+    "filename*=UTF-8''a__Set-Cookie%3A%20x%3D1.png",
+    "..": "attachment; filename=\"attachment.png\"; filename*=UTF-8''attachment.png",
+    ".bashrc": "attachment; filename=\"bashrc.png\"; filename*=UTF-8''bashrc.png",
+    ".png": "attachment; filename=\"png.png\"; filename*=UTF-8''png.png",
+    "evil.html": "attachment; filename=\"evil.html.png\"; filename*=UTF-8''evil.html.png",
+    "evil.html. ": "attachment; filename=\"evil.html.png\"; filename*=UTF-8''evil.html.png",
+    "photo\u202egnp.exe": "attachment; filename=\"photo_gnp.exe.png\"; filename*=UTF-8''photo_gnp.exe.png",
 }
 
 
 @pytest.mark.parametrize(("name", "header"), DISPOSITIONS.items())
-def test_a_file_is_saved_under_a_safe_name(name: str, header: str) -> None:
-    assert disposition(name) == header
+def test_a_file_is_saved_under_a_safe_name_of_its_type(name: str, header: str) -> None:
+    assert disposition(name, "image/png") == header
+
+
+@pytest.mark.parametrize("content_type", sorted(CONTENT_TYPES))
+def test_every_type_gives_its_files_an_ending(content_type: str) -> None:
+    found = re.search(r'filename="moon\.html(\.[a-z0-9]+)"', disposition("moon.html", content_type))
+    assert found
+    assert f'"moon{found[1]}"' in disposition(f"moon{found[1]}", content_type)
+
+
+@pytest.mark.parametrize("name", ["moon.png", "قمر بدر.png", "a b", "...a", ".gitignore", "👩‍👩‍👧.jpg", "n" * 255])
+def test_a_name_is_taken_as_it_is(name: str) -> None:
+    assert re.search(NAME, name)
+
+
+@given(st.text(min_size=1, max_size=64).filter(lambda name: re.search(NAME, name)))
+def test_a_name_that_is_taken_is_saved_as_it_is(name: str) -> None:
+    saved = unquote(disposition(name, "image/png").partition("UTF-8''")[2])
+    assert saved.removesuffix(".png") in (name.strip(" ."), name.strip(" .").removesuffix(".png"))
 
 
 @given(st.text(min_size=1, max_size=255))
 def test_any_name_makes_a_header_that_is_one(name: str) -> None:
-    header = disposition(name)
+    header = disposition(name, "image/png")
     found = re.fullmatch(r"attachment; filename=\"([^\"\\]+)\"; filename\*=UTF-8''([A-Za-z0-9._~%-]+)", header)
     assert found
     assert all(" " <= char <= "~" for char in header)
