@@ -11,12 +11,12 @@ import msgspec
 from handlers.permissions import participant
 from rules.conversations import ConversationKind
 from rules.participants import ParticipantRole, may_rename
-from server.commands.context import Context, Work
+from server.commands.context import Context, Work, digest
 from server.commands.pages import within
 from server.commands.registry import ClientId, Limit, Payload, command, push, signed_in
 from server.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from server.rooms.names import conversation_room, user_room
-from storage import as_time, blocks, conversations, participants, rooms, users
+from storage import as_time, blocks, command_keys, conversations, participants, rooms, users
 from storage.conversations import Conversation, Header, Mine, OwnConversation, Place, SharedConversation
 
 LIST_PAGE = 100
@@ -61,23 +61,24 @@ async def as_seen(ctx: Context, conversation_id: UUID, *, people: int = LISTED_P
 @command("conversation:create", allow=signed_in, limit=Limit.WRITES, again=as_seen)
 async def create(ctx: Context, p: CreateConversation) -> Conversation:
     """Open a conversation. A private one is unique for the pair and listing: where it exists, it is the answer."""
-    others = list(dict.fromkeys(user_id for user_id in p.user_ids if user_id != ctx.user.user_id))
+    me = ctx.user.user_id
+    others = list(dict.fromkeys(user_id for user_id in p.user_ids if user_id != me))
     _check(p, others, ctx.services.bounds.group_people)
-    pair = (ctx.user.user_id, others[0]) if p.kind == "private" else None
-    if len(await users.list_active(ctx.db, others)) < len(others):
+    pair = (me, others[0]) if p.kind == "private" else None
+    if len(await users.lock_active(ctx.db, [me, *others])) <= len(others):
         raise NotFound
     if pair is not None:
         known = await conversations.find_private(ctx.db, pair, p.listing_id)
         if known is not None:
             ctx.result_id = known
             return await as_seen(ctx, known)
-    if await blocks.between(ctx.db, ctx.user.user_id, others):
+    if await blocks.between(ctx.db, me, others):
         raise Conflict("blocked", "One of you has blocked the other.")
     made = await conversations.create_conversation(
         ctx.db,
         ctx.new_id,
         ConversationKind(p.kind),
-        created_by=ctx.user.user_id,
+        created_by=me,
         title=p.title,
         listing_id=p.listing_id,
         pair=pair,
@@ -88,7 +89,7 @@ async def create(ctx: Context, p: CreateConversation) -> Conversation:
             raise NotFound
         return await as_seen(ctx, ctx.result_id)
     owner = ParticipantRole.MEMBER if pair else ParticipantRole.OWNER
-    people = [(ctx.user.user_id, owner), *((user_id, ParticipantRole.MEMBER) for user_id in others)]
+    people = [(me, owner), *((user_id, ParticipantRole.MEMBER) for user_id in others)]
     await rooms.create_room(ctx.db, ctx.new_id, "conversation")
     await participants.create_participants(ctx.db, ctx.new_id, people)
     conversation = await as_seen(ctx, ctx.new_id)
@@ -202,10 +203,25 @@ async def _rename(
         raise Invalid({"version": "required with title: the version that you saw"})
     if (header.version, header.title, header.changed_by) == (p.version + 1, title, ctx.user.user_id):
         return  # asked again
+    key = _key(ctx, UpdateConversation(p.conversation_id, p.version, title))
     if header.version != p.version:
+        if await command_keys.has_key(ctx.db, *key):
+            return  # asked again, and changed since
         raise Conflict("version", "It has changed: look again.", await as_seen(ctx, p.conversation_id))
     await conversations.rename(ctx.db, p.conversation_id, title, ctx.user.user_id)
+    await command_keys.claim_key(ctx.db, *key)
     await tell_updated(ctx, p.conversation_id, ctx.user.user_id)
+
+
+def _key(ctx: Context, asked: UpdateConversation) -> tuple[UUID, str, str, bytes]:
+    """What a person's new title of a version is remembered under, for when it is asked again after others."""
+    name = ctx.call.command.name
+    return (
+        ctx.user.user_id,
+        name,
+        f"{asked.conversation_id} {asked.version}",
+        digest(ctx.services.digest_key, name, asked),
+    )
 
 
 async def tell_updated(ctx: Work, conversation_id: UUID, viewer_id: UUID) -> None:

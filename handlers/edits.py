@@ -52,13 +52,20 @@ async def edit(ctx: Context, p: EditMessage) -> Message:
     room, message = await lock_message(ctx, p.message_id)
     if message.sender_id != ctx.user.user_id:
         raise Forbidden("Only its sender edits a message.")
-    if message.deleted_at is None and (message.version, message.text) == (p.version + 1, p.text):
-        return message  # asked again
+    if await _is_repeat(ctx, message, p):
+        return message
     await refuse_blocked(ctx, room)
     if message.deleted_at is not None or message.version != p.version:
         raise Conflict("version", "The message has changed: look again.", message)
     await messages.edit_message(ctx.db, p.message_id, p.text)
     return await tell_changed(ctx, room, p.message_id, message_edited)
+
+
+async def _is_repeat(ctx: Context, message: Message, p: EditMessage) -> bool:
+    """Whether this very edit has been made, and others since perhaps. Of what is deleted nobody can tell any more."""
+    if message.version == p.version + 1:
+        return message.text == p.text
+    return 0 < p.version < message.version and await messages.has_revision(ctx.db, p.message_id, p.version + 1, p.text)
 
 
 class DeleteMessage(Payload, frozen=True):
@@ -75,7 +82,7 @@ async def delete(ctx: Context, p: DeleteMessage) -> Message:
             raise Forbidden("Only its sender, or a group's admins, delete a message.")
     if message.deleted_at is not None:
         return message  # asked again
-    files = await messages.blank_messages(ctx.db, [p.message_id])
+    _, files = await messages.blank_messages(ctx.db, [p.message_id])
     ctx.then(partial(delete_files, ctx.services.attachments, files))
     return await tell_changed(ctx, room, p.message_id, message_deleted)
 

@@ -1,6 +1,7 @@
 """Deleting one's account, for good: the person at once, what they said in batches."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Annotated
@@ -16,7 +17,7 @@ from rules.users import Scope
 from server.adapters.attachments import delete_files
 from server.commands.context import Context, Services, Work, work
 from server.commands.registry import Limit, Payload, command, signed_in
-from server.errors import Unauthenticated
+from server.errors import Unauthenticated, Unavailable
 from server.rooms.names import conversation_room, user_room
 from storage import conversations, erasure, messages, participants, users
 from storage.erasure import Said
@@ -30,14 +31,21 @@ class DeleteAccount(Payload, frozen=True):
     password: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 
 
-@command("account:delete", allow=signed_in, limit=Limit.WRITES, scope=Scope.FULL, transaction=False)
+@command(
+    "account:delete",
+    allow=signed_in,
+    limit=Limit.WRITES,
+    further=(Limit.LOGIN_ACCOUNT,),
+    scope=Scope.FULL,
+    transaction=False,
+)
 async def delete(ctx: Context, p: DeleteAccount) -> Done:
     """Delete one's account: everything personal goes, every device is signed out, and nobody comes back to it."""
     user_id = ctx.user.user_id
     ctx.take(Limit.LOGIN_ACCOUNT, user_id)
     async with ctx.services.database.connection() as db:
         stored = await users.find_password(db, user_id)
-    if not await ctx.services.passwords.matches(stored, p.password):
+    if not await ctx.services.passwords.matches(stored, p.password, ctx.network):
         raise Unauthenticated("The password is wrong.")
     async with ctx.transaction():
         await users.lock_user(ctx.db, user_id)
@@ -48,7 +56,10 @@ async def delete(ctx: Context, p: DeleteAccount) -> Done:
         # The rooms come last, and what is pushed while they are held comes behind what is blanked.
         await ctx.lock(user_room(user_id))
         await erasure.blank_events(ctx.db, user_id)
-    if not await erase_talk(ctx.services, user_id, AT_ONCE):
+    is_all = False
+    with suppress(Unavailable):  # a room is busy: the account is gone all the same
+        is_all = await erase_talk(ctx.services, user_id, AT_ONCE)
+    if not is_all:
         ctx.then(partial(erase_talk, ctx.services, user_id))
     return Done()
 
@@ -67,6 +78,7 @@ async def erase_talk(services: Services, user_id: UUID, batches: float = inf) ->
 
     At most so many batches are done. Everybody in the rooms is told of each message, as of one that its sender deletes.
     """
+    await _outwait(services, user_id)
     after = ""
     while batches > 0:
         batches -= 1
@@ -86,6 +98,19 @@ async def erase_talk(services: Services, user_id: UUID, batches: float = inf) ->
     return False
 
 
+async def _outwait(services: Services, user_id: UUID) -> None:
+    """Hold each of the person's rooms once: whoever wrote there without seeing them deleted has come to an end then."""
+
+    async def hold(at_work: Work) -> None:
+        await at_work.lock(*map(conversation_room, found))
+
+    found = [UUID(int=0)]
+    while found:
+        async with services.database.connection() as db:
+            found = await erasure.list_rooms(db, user_id, found[-1], BATCH)
+        await work(services, hold)
+
+
 async def _leave(group: UUID, user_id: UUID, at_work: Work) -> None:
     await conversations.lock_conversation(at_work.db, group)
     await at_work.lock(conversation_room(group), user_room(user_id))
@@ -96,9 +121,9 @@ async def _leave(group: UUID, user_id: UUID, at_work: Work) -> None:
 
 async def _blank(found: Sequence[Said], at_work: Work) -> list[UUID]:
     await at_work.lock(*{conversation_room(said.conversation_id) for said in found})
-    ids = [said.message_id for said in found]
-    files = await messages.blank_messages(at_work.db, ids)
-    for message in await messages.list_blanked(at_work.db, ids):
+    # Some may have been deleted by others before the rooms were held: those have been told of.
+    blanked, files = await messages.blank_messages(at_work.db, [said.message_id for said in found])
+    for message in await messages.list_blanked(at_work.db, blanked):
         room = conversation_room(message.conversation_id)
         at_work.push(message_deleted, message, to=room, message_id=message.message_id)
     return files

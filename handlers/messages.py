@@ -64,7 +64,7 @@ async def send(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[Outcome
         else:
             asked[sender, p.client_id] = n
     places = list(asked.values())
-    new = [await _new(batch, calls[n]) for n in places]
+    new = await _new(batch, [calls[n] for n in places])
     for row in await messages.append_messages(batch.db, new, wait=batch.wait):
         if row.ord is None:
             batch.events.append(_event(user_room(row.room_id), conversation_mine.name, row))
@@ -86,12 +86,23 @@ def _refusal(p: SendMessage, most: int) -> ParleyError | None:
     return None
 
 
-async def _new(batch: Batch, call: Call[SendMessage]) -> NewMessage:
-    p, sender = call.payload, call.user.user_id
-    files = await attachments.list_sendable(batch.db, sender, p.attachment_ids) if p.attachment_ids else []
-    return NewMessage(
-        p.conversation_id, sender, p.client_id, call.digest, p.text or None, p.reply_to_id, p.attachment_ids, files
-    )
+async def _new(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[NewMessage]:
+    asked = [(call.user.user_id, file_id) for call in calls for file_id in call.payload.attachment_ids]
+    files = await attachments.list_sendable(batch.db, asked) if asked else {}
+    return [
+        NewMessage(
+            p.conversation_id,
+            sender,
+            p.client_id,
+            call.digest,
+            p.text or None,
+            p.reply_to_id,
+            p.attachment_ids,
+            [files[sender, file_id] for file_id in p.attachment_ids if (sender, file_id) in files],
+        )
+        for call in calls
+        for p, sender in [(call.payload, call.user.user_id)]
+    ]
 
 
 def _outcome(row: Appended) -> Outcome[Sent]:

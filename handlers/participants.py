@@ -62,15 +62,16 @@ class AddParticipant(Payload, frozen=True):
     role: ParticipantRole = ParticipantRole.MEMBER
 
 
-@command("participant:add", allow=participant, limit=Limit.WRITES)
+@command("participant:add", allow=participant, limit=Limit.WRITES, raises=(Conflict,))
 async def add(ctx: Context, p: AddParticipant) -> Conversation:
     """Let somebody into a group; they see it from here on. Owners let in anybody, admins members."""
+    is_there = bool(await users.lock_active(ctx.db, [p.user_id]))
     actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
     if not may_add(actor.role, p.role):
         raise Forbidden(f"As {actor.role} you may not add somebody as {p.role}.")
     if target is not None:
-        return await as_seen(ctx, p.conversation_id)
-    if not await users.list_active(ctx.db, [p.user_id]):
+        return await _known_as(ctx, p, target)
+    if not is_there:
         raise NotFound
     if await blocks.between(ctx.db, ctx.user.user_id, [p.user_id]):
         raise Conflict("blocked", "One of you has blocked the other.")
@@ -88,6 +89,15 @@ async def add(ctx: Context, p: AddParticipant) -> Conversation:
     ctx.push(participant_added, ParticipantAdded(p.conversation_id, newcomer), to=room)
     ctx.push(participant_added, ParticipantAdded(p.conversation_id, newcomer, conversation), to=user_room(p.user_id))
     return msgspec.structs.replace(await as_seen(ctx, p.conversation_id), head_seq=seq)
+
+
+async def _known_as(ctx: Context, p: AddParticipant, target: Participant) -> Conversation:
+    """The conversation, for whoever adds once more. Raises `Conflict` where the person has another role in it."""
+    conversation = await as_seen(ctx, p.conversation_id)
+    if target.role != p.role:
+        message = f"They take part already, as {target.role}: participant:promote gives another role."
+        raise Conflict("version", message, conversation)
+    return conversation
 
 
 class RemoveParticipant(Payload, frozen=True):
@@ -120,14 +130,14 @@ class PromoteParticipant(Payload, frozen=True):
 
 @command("participant:promote", allow=participant, limit=Limit.WRITES)
 async def promote(ctx: Context, p: PromoteParticipant) -> Conversation:
-    """Give somebody in a group another role; its owner may. Who gives it away is one of its admins from then on."""
+    """Give somebody in a group another role: its owner may, and is an admin once it is given away. Admins step down."""
     actor, target = await _lock_and_judge(ctx, p.conversation_id, p.user_id)
     if target is None:
         raise NotFound
-    if target.role == p.role and actor.role != ParticipantRole.MEMBER:
-        return await as_seen(ctx, p.conversation_id)  # asked again
-    if not may_promote(actor.role, target.role):
+    if not may_promote(actor.role, target.role, p.role, oneself=p.user_id == ctx.user.user_id):
         raise Forbidden(f"As {actor.role} you may not make somebody who is {target.role} {p.role}.")
+    if target.role == p.role:
+        return await as_seen(ctx, p.conversation_id)  # asked again
     if p.role == ParticipantRole.OWNER:
         await _give_role(ctx, p.conversation_id, ctx.user.user_id, ParticipantRole.ADMIN)
     await _give_role(ctx, p.conversation_id, p.user_id, p.role)

@@ -58,11 +58,12 @@ async def watch(ctx: Context, p: Watch) -> Watched:
     socket, presences = the_socket(ctx), ctx.services.presences
     if len({*presences.watched_by(socket), *p.user_ids}) > WATCHED:
         raise TooLarge(f"user_ids: a socket watches at most {WATCHED} people.", WATCHED)
-    near = await presence.list_near(ctx.db, ctx.user.user_id, p.user_ids)
-    found = await presence.list_presences(ctx.db, [user_id for user_id, hidden in near.items() if not hidden])
-    presences.watch(socket, found)
+    with presences.asking(socket, p.user_ids):
+        near = await presence.list_near(ctx.db, ctx.user.user_id, p.user_ids)
+        found = await presence.list_presences(ctx.db, [user_id for user_id, hidden in near.items() if not hidden])
+        told = presences.watch(socket, p.user_ids, found)
     hidden = [Presence(user_id, PresenceState.OFFLINE, None) for user_id, hidden in near.items() if hidden]
-    return Watched([*found, *hidden])
+    return Watched([*told, *hidden])
 
 
 @command(

@@ -27,16 +27,16 @@ class React(Payload, frozen=True):
     on: bool
 
 
-@command("message:react", allow=participant_at_the_lock, limit=Limit.WRITES)
+@command("message:react", allow=participant_at_the_lock, limit=Limit.WRITES, raises=(Conflict,))
 async def react(ctx: Context, p: React) -> Message:
     """React to a message with an emoji, or take it back."""
     room, message = await lock_message(ctx, p.message_id)
-    if message.deleted_at is not None:
+    if p.on and message.deleted_at is not None:  # also where it had been given: nothing is left that would say so
         raise Conflict("version", "The message has been deleted.", message)
-    if p.on:
-        await refuse_blocked(ctx, room)
     if not await messages.react(ctx.db, p.message_id, ctx.user.user_id, p.emoji, on=p.on):
         return message  # it is as asked already
-    if p.on and await messages.count_emoji(ctx.db, p.message_id) > EMOJI:
-        raise TooLarge(f"A message has at most {EMOJI} different emoji.", EMOJI)
+    if p.on:
+        await refuse_blocked(ctx, room)
+        if await messages.count_emoji(ctx.db, p.message_id) > EMOJI:
+            raise TooLarge(f"A message has at most {EMOJI} different emoji.", EMOJI)
     return await tell_changed(ctx, room, p.message_id, message_reacted)

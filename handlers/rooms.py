@@ -88,6 +88,7 @@ def the_socket(ctx: Context) -> Socket:
     transport=Transport.SOCKET,
     reads=True,
     transaction=False,
+    raises=(NotFound,),
 )
 async def join(ctx: Context, p: JoinRoom) -> Joined:
     """Stand in a room, and be served what came behind `after` first."""
@@ -113,7 +114,7 @@ async def leave(ctx: Context, p: LeaveRoom) -> Done:
     return Done()
 
 
-@command("room:sync", allow=member_of_the_room, limit=Limit.READS, reads=True)
+@command("room:sync", allow=member_of_the_room, limit=Limit.READS, reads=True, raises=(NotFound,))
 async def sync(ctx: Context, p: SyncRoom) -> Synced:
     """Read the events behind `after`, to fill a hole.
 

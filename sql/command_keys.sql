@@ -1,4 +1,5 @@
 -- Which object a client_id made. The insert comes first in its transaction: a second one waits here for the first to end.
+-- And who has given which version of a conversation its title: there the conversation's row is held already.
 
 -- name: claim_key(user_id, command, client_id, body_hmac)$
 -- The id that the new object shall have; no row where the key is known.

@@ -22,8 +22,8 @@ delete from auth_tokens
 delete from user_blocks where blocker_id = :user_id or blocked_id = :user_id;
 
 -- name: erase_reports(user_id)!
--- What they wrote in their own words.
-update reports set text = null where reporter_id = :user_id;
+-- What they wrote in their own words; a report has a reason.
+update reports set text = null, reason = 'erased' where reporter_id = :user_id;
 
 -- name: blank_events(user_id, after, most)$
 -- A page of what their own devices were told, but for the ends of sessions, on which the sockets' closing hangs. Under a name
@@ -38,6 +38,12 @@ with page as (
      where e.room_id = :user_id and e.seq = p.seq and e.name <> 'session:revoked'
 )
 select max(seq) as seq from page;
+
+-- name: list_rooms(user_id, after, most)
+-- Where the person takes part, by id.
+select conversation_id from conversation_participants
+ where user_id = :user_id and left_at is null and conversation_id > :after::uuid
+ order by conversation_id limit :most;
 
 -- name: find_group(user_id)$
 select p.conversation_id

@@ -27,14 +27,20 @@ update messages
    set text = :text, version = version + 1, edited_at = date_trunc('milliseconds', clock_timestamp())
  where message_id = :message_id;
 
+-- name: has_revision(message_id, version, text)$
+select exists (
+    select from message_revisions
+     where message_id = :message_id and version = :version and text = :text) as said_once;
+
 -- name: list_revisions(message_id)
 -- record_class: Revision
 select version, text, at from message_revisions where message_id = :message_id order by version;
 
--- name: blank_messages(message_ids)!
+-- name: blank_messages(message_ids)
 update messages
    set text = null, version = version + 1, deleted_at = date_trunc('milliseconds', clock_timestamp())
- where message_id = any (:message_ids::uuid[]) and deleted_at is null;
+ where message_id = any (:message_ids::uuid[]) and deleted_at is null
+returning message_id;
 
 -- name: list_blanked(message_ids)
 -- record_class: Message

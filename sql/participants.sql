@@ -30,11 +30,22 @@ select exists (
 -- name: count_participants(conversation_id)$
 select count(*) from conversation_participants where conversation_id = :conversation_id and left_at is null;
 
--- name: list_participants(conversation_ids, most)
+-- name: list_participants(viewer_id, conversation_ids, most)
 -- record_class: ParticipantRow
--- Of each conversation the first `most` by joining.
-select c.conversation_id, p.user_id, p.role, p.joined_at, p.joined_seq, p.read_seq, p.delivered_seq
+-- Of each conversation the first `most` by joining. Where one of a private conversation has blocked the other, neither sees
+-- the other's marks: they are 0, as before anything is read. The count is there to be made once a conversation; what
+-- `exists` says would be asked again for each mark of each of its people.
+select c.conversation_id, p.user_id, p.role, p.joined_at, p.joined_seq,
+       case when b.stands and p.user_id <> :viewer_id then 0 else p.read_seq end as read_seq,
+       case when b.stands and p.user_id <> :viewer_id then 0 else p.delivered_seq end as delivered_seq
   from unnest(:conversation_ids::uuid[]) as c (conversation_id)
+ cross join lateral (
+        select count(*) > 0 as stands
+          from conversations v
+          join user_blocks u
+            on (u.blocker_id = v.low_user_id and u.blocked_id = v.high_user_id)
+            or (u.blocker_id = v.high_user_id and u.blocked_id = v.low_user_id)
+         where v.conversation_id = c.conversation_id and v.kind = 'private') b
  cross join lateral (
         select * from conversation_participants
          where conversation_id = c.conversation_id and left_at is null

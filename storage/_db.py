@@ -61,7 +61,7 @@ _DOWN = (
     OSError,
     TimeoutError,
 )
-_CONSTRAINTS: Mapping[str, Callable[[], ParleyError]] = {
+TAKEN: Mapping[str, Callable[[], ParleyError]] = {
     "users_username_key": lambda: Conflict("taken", "This username is taken: choose another."),
     "users_email_key": lambda: Conflict("taken", "This e-mail address has an account already: sign in."),
     "users_phone_key": lambda: Conflict("taken", "This phone number has an account already."),
@@ -118,7 +118,7 @@ def translate(error: BaseException) -> ParleyError | None:
     if isinstance(error, ParleyError):
         return error
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        known = _CONSTRAINTS.get(error.constraint_name or "")
+        known = TAKEN.get(error.constraint_name or "")
         if known is not None:
             return known()
     if is_retryable(error) or isinstance(error, _DOWN) or _is_closed(error):

@@ -33,6 +33,12 @@ async def claim_key(
     return key.result_id, key
 
 
+async def has_key(db: Connection, user_id: UUID, command: str, client_id: str, body_hmac: bytes) -> bool:
+    """Whether this has been asked under this key."""
+    key: Key | None = await sql.find_key(db, user_id=user_id, command=command, client_id=client_id)
+    return key is not None and key.body_hmac == body_hmac
+
+
 async def point_key(db: Connection, user_id: UUID, command: str, client_id: str, result_id: UUID) -> None:
     """Let a claimed key answer with an object that was there before."""
     await sql.point_key(db, user_id=user_id, command=command, client_id=client_id, result_id=result_id)

@@ -163,7 +163,7 @@ async def list_conversations(
     seen = [id_ for id_ in conversation_ids if id_ in rows]
     if not seen:
         return []
-    crowd = await participants.list_participants(db, seen, people)
+    crowd = await participants.list_participants(db, user_id, seen, people)
     latest = await messages.list_latest(db, user_id, seen)
     return [
         Conversation(**msgspec.structs.asdict(rows[id_]), participants=crowd[id_], last_message=latest.get(id_))

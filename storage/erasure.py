@@ -36,6 +36,12 @@ async def blank_events(db: Connection, user_id: UUID) -> None:
         after = await sql.blank_events(db, user_id=user_id, after=after, most=EVENTS_PAGE)
 
 
+async def list_rooms(db: Connection, user_id: UUID, after: UUID, most: int) -> list[UUID]:
+    """Conversations in which the person still takes part, by id, from behind one on."""
+    rows = sql.list_rooms(db, user_id=user_id, after=after, most=most)
+    return [row["conversation_id"] async for row in rows]
+
+
 async def find_group(db: Connection, user_id: UUID) -> UUID | None:
     """A group in which the person still takes part, or None."""
     found: UUID | None = await sql.find_group(db, user_id=user_id)

@@ -143,19 +143,26 @@ async def edit_message(db: Connection, message_id: UUID, text: str) -> None:
     await sql.edit_message(db, message_id=message_id, text=text)
 
 
+async def has_revision(db: Connection, message_id: UUID, version: int, text: str) -> bool:
+    """Whether a message said this in that version, and says something else now."""
+    found: bool = await sql.has_revision(db, message_id=message_id, version=version, text=text)
+    return found
+
+
 async def list_revisions(db: Connection, message_id: UUID) -> list[Revision]:
     """What a message said before, the oldest first."""
     return [row async for row in sql.list_revisions(db, message_id=message_id)]
 
 
-async def blank_messages(db: Connection, message_ids: Sequence[UUID]) -> list[UUID]:
+async def blank_messages(db: Connection, message_ids: Sequence[UUID]) -> tuple[list[UUID], list[UUID]]:
     """Blank messages wherever their text is kept: rows, revisions, reactions, log; the caller holds their rooms.
 
-    Returns the files of their attachments, which are the caller's to delete.
+    Returns those that were not blank before, and the files of their attachments, which are the caller's to delete.
     """
-    for blank in (sql.blank_messages, sql.blank_revisions, sql.blank_reactions, sql.blank_events):
+    blanked = [row["message_id"] async for row in sql.blank_messages(db, message_ids=message_ids)]
+    for blank in (sql.blank_revisions, sql.blank_reactions, sql.blank_events):
         await blank(db, message_ids=message_ids)
-    return [row["file_id"] async for row in sql.detach(db, message_ids=message_ids)]
+    return blanked, [row["file_id"] async for row in sql.detach(db, message_ids=message_ids)]
 
 
 async def list_blanked(db: Connection, message_ids: Sequence[UUID]) -> list[Message]:

@@ -10,7 +10,10 @@ from storage._db import Connection, Time, load
 
 
 class Participant(msgspec.Struct, frozen=True):
-    """One person's part; history and replay begin behind `joined_seq`."""
+    """One person's part; history and replay begin behind `joined_seq`.
+
+    In a private conversation of which one has blocked the other, the other's marks are 0.
+    """
 
     user_id: UUID
     role: ParticipantRole
@@ -87,11 +90,12 @@ async def count_participants(db: Connection, conversation_id: UUID) -> int:
 
 
 async def list_participants(
-    db: Connection, conversation_ids: Sequence[UUID], most: int
+    db: Connection, viewer_id: UUID, conversation_ids: Sequence[UUID], most: int
 ) -> dict[UUID, list[Participant]]:
-    """Of each conversation the first `most` people by joining."""
+    """Of each conversation the first `most` people by joining, as the viewer sees them."""
     found: dict[UUID, list[Participant]] = {id_: [] for id_ in conversation_ids}
-    async for row in sql.list_participants(db, conversation_ids=conversation_ids, most=most):
+    rows = sql.list_participants(db, viewer_id=viewer_id, conversation_ids=conversation_ids, most=most)
+    async for row in rows:
         found[row.conversation_id].append(row.participant())
     return found
 

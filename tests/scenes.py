@@ -81,7 +81,7 @@ async def make_scene(parley: Instance, *, is_chief: bool = False, has_left: bool
     `is_chief` makes the owner an administrator of the site too; `has_left` False leaves the former member in the group.
     """
     if not _hashes:
-        _hashes.append(await parley.parley.services.passwords.hash(PASSWORD))
+        _hashes.append(await parley.parley.services.passwords.hash(PASSWORD, "the tests"))
 
     async def make(db: Connection) -> Scene:
         people = await _people(parley, db)
@@ -136,7 +136,7 @@ async def session_of(
     parley: Instance, db: Connection, username: str, user_id: UUID, scope: Scope = Scope.FULL
 ) -> Person:
     """Somebody on a device of their own."""
-    session_id = await sessions.create_session(db, user_id, device=None, address=None, scope=scope)
+    session_id = await sessions.create_session(db, user_id, device=None, address=None, scope=scope, ttl_s=3_600)
     token, _ = parley.parley.services.tokens.access(user_id, session_id, scope)
     return Person(parley, username, str(user_id), str(session_id), token)
 
@@ -171,7 +171,7 @@ async def _talk(
     for part in (*IN_GROUP, *IN_PRIVATE):
         chat, word = (private, PRIVATE_WORD) if part in IN_PRIVATE else (group, GROUP_WORD)
         files = (UUID(shown[str(chat)]),) if part in ("member", "blocker") else ()
-        told = await attachments.list_sendable(db, ids[part], files)
+        told = list((await attachments.list_sendable(db, [(ids[part], file) for file in files])).values())
         text = f"{part} likes {word}"
         new.append(NewMessage(chat, ids[part], uuid4().hex, b"of the scene", text, None, files, told))
     said = {}

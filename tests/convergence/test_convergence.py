@@ -215,8 +215,11 @@ ONE_OF_EVERYTHING = [
     Step("look_away", 2, b=0, a=1),
     Step("send", 1, 0, a=1, b=2),
     Step("update", 1, 0, a=0, b=3),
-    Step("block", 0, 0, b=1),
-    Step("block", 0, 0, b=1, on=False),
+    Step("read", 1, 0, a=0),
+    Step("block", 0, 0, b=0),  # of the two who talk in private
+    Step("read", 1, 0, a=0),
+    Step("check"),
+    Step("block", 0, 0, b=0, on=False),
     Step("look", 1, 1, a=1),
     Step("cut", 2, b=1),
     Step("come_back", 2, a=1, b=1),

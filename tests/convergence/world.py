@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +18,7 @@ from server.rooms.log import Event
 from storage import Connection, sessions
 from tests.convergence.phone import MARKS, TRIES, Cut, Object, Phone, conversation_room
 from tests.people import PASSWORD, Instance, Person, Refusal, unwrap
-from tests.servers import execute
+from tests.servers import execute, fetch
 from tests.uploads import attach
 
 EMOJI = "👍❤😂"
@@ -167,7 +167,7 @@ class World:
         services = self.instances[0].parley.services
 
         async def create(db: Connection) -> UUID:
-            return await sessions.create_session(db, UUID(member.user_id), device="phone", address=None)
+            return await sessions.create_session(db, UUID(member.user_id), device="phone", address=None, ttl_s=3_600)
 
         session_id = await services.database.transaction(create)
         token, _ = services.tokens.access(UUID(member.user_id), session_id)
@@ -432,6 +432,7 @@ class World:
         """Bring every phone up to the heads; each shows then what a fresh snapshot shows."""
         await self._settle()
         self.checks += 1
+        apart = await self._apart()
         for member in self.members:
             if member.is_gone:
                 continue
@@ -443,10 +444,15 @@ class World:
             heads[fresh.room] = fresh.position
             for n, phone in enumerate(member.phones):
                 await self._bring_up(phone, heads)
-                found = differences(phone, fresh)
+                found = differences(phone, fresh, apart)
                 assert not found, "\n".join([f"{member.person.username}'s phone {n}:", *found])
             await self._check_lists(fresh)
             await fresh.disconnect()
+
+    async def _apart(self) -> set[frozenset[str]]:
+        """The pairs of which one has blocked the other."""
+        rows = await fetch(self.instances[0].dsn, "select blocker_id::text, blocked_id::text from user_blocks")
+        return {frozenset(row) for row in rows}
 
     async def _bring_up(self, phone: Phone, heads: dict[str, int]) -> None:
         for _ in range(TRIES):
@@ -482,12 +488,12 @@ class World:
 ALONE = frozenset({"close", "cut", "come_back", "look_away", "revoke", "log_out", "suspend", "erase", "check"})
 
 
-def differences(phone: Phone, fresh: Phone) -> list[str]:
-    """What a phone shows otherwise than it is, in words.
+def differences(phone: Phone, fresh: Phone, apart: Collection[frozenset[str]]) -> list[str]:
+    """What a phone shows otherwise than it is, in words. `apart` are the pairs that a block stands between.
 
-    Not held against it, because nothing tells it: others' marks (ephemeral: they may be behind, never ahead); of a
-    conversation whose room it does not stand in, what happened there. The order of the people is that of their joining,
-    finer than it is shown.
+    Not held against it, because nothing tells it: others' marks (ephemeral: they may be behind, never ahead, but for
+    what it had before a block, which a fresh snapshot does not show); of a conversation whose room it does not stand
+    in, what happened there. The order of the people is that of their joining, finer than it is shown.
     """
     found = []
     if phone.user != fresh.user:
@@ -499,6 +505,13 @@ def differences(phone: Phone, fresh: Phone) -> list[str]:
     for conversation_id in sorted(phone.chats.keys() & fresh.chats.keys()):
         chat, whole = phone.chats[conversation_id], fresh.chats[conversation_id]
         people = {person["user_id"]: person for person in whole.told["participants"]}
+        hidden = people.keys() - {phone.me} if _is_cut(whole.told, apart) else set()
+        found += [
+            f"{conversation_id}: {user_id} is shown with {mark} {people[user_id][mark]} past a block"
+            for user_id in hidden
+            for mark in MARKS
+            if people[user_id][mark] != 0
+        ]
         shown, told = chat.shown(), {**whole.told, "participants": people}
         if not chat.is_followed:
             names = chat.mine.keys()
@@ -509,7 +522,9 @@ def differences(phone: Phone, fresh: Phone) -> list[str]:
                 f"{conversation_id}: {user_id} has {mark} {shown['participants'][user_id][mark]}, beyond {one[mark]}"
                 for user_id, one in people.items()
                 for mark in MARKS
-                if user_id in shown["participants"] and shown["participants"][user_id][mark] > one[mark]
+                if user_id not in hidden
+                and user_id in shown["participants"]
+                and shown["participants"][user_id][mark] > one[mark]
             ]
         for one in (shown, told):
             one["participants"] = {
@@ -522,6 +537,11 @@ def differences(phone: Phone, fresh: Phone) -> list[str]:
             if shown.get(name) != told[name]
         ]
     return found
+
+
+def _is_cut(told: Object, apart: Collection[frozenset[str]]) -> bool:
+    """Whether it is a private conversation with a block between its two people."""
+    return told["kind"] == "private" and {person["user_id"] for person in told["participants"]} in apart
 
 
 def _differing(what: str, shown: dict[str, Any], told: dict[str, Any]) -> list[str]:

@@ -63,6 +63,48 @@ async def test_a_repeated_edit_is_answered_and_heard_once(amina: Person, bilal: 
     assert [push.name for push in phone.of(f"conversation:{their_chat}")].count("message:edited") == 1
 
 
+async def test_an_edit_repeated_after_later_ones_is_answered_with_what_the_message_says_now(
+    amina: Person, bilal: Person, their_chat: str
+) -> None:
+    message = await sent(amina, their_chat, "A")
+    edits = [{"message_id": message["message_id"], "text": text, "version": n} for n, text in enumerate("BCD", 1)]
+    for edit in edits:
+        last = await amina.post("message:edit", **edit)
+    assert (last["text"], last["version"]) == ("D", 4)
+    for edit in edits:
+        assert await amina.post("message:edit", **edit) == last
+    found = await bilal.post("message:revisions", message_id=message["message_id"])
+    assert [(one["version"], one["text"]) for one in found["revisions"]] == [(1, "A"), (2, "B"), (3, "C")]
+    # What has never been asked is none, whoever has said these words in whatever version.
+    for text, version in (("B", 2), ("C", 1), ("A", 1), ("A", 0), ("b", 1), ("B", -(2**62)), ("B", 2**62)):
+        error = await refusal(amina, "message:edit", message_id=message["message_id"], text=text, version=version)
+        assert (error["code"], error["reason"], error["current"]) == ("conflict", "version", last)
+    assert (await refusal(bilal, "message:edit", **edits[0]))["code"] == "forbidden"
+    gone = await amina.post("message:delete", message_id=message["message_id"])
+    for edit in edits:  # nothing is left to know it by
+        error = await refusal(amina, "message:edit", **edit)
+        assert (error["code"], error["reason"], error["current"]) == ("conflict", "version", gone)
+
+
+async def test_what_was_done_before_a_block_is_answered_again_and_done_no_more(
+    amina: Person, bilal: Person, their_chat: str
+) -> None:
+    message = await sent(amina, their_chat)
+    edit = {"message_id": message["message_id"], "text": "hi", "version": 1}
+    react = {"message_id": message["message_id"], "emoji": "👍", "on": True}
+    await amina.post("message:edit", **edit)
+    await amina.post("message:edit", **{**edit, "text": "hi!", "version": 2})
+    said = await amina.post("message:react", **react)
+    await bilal.post("user:block", user_id=amina.user_id)
+    assert await amina.post("message:edit", **edit) == said
+    assert await amina.post("message:react", **react) == said
+    for command, payload in (("message:edit", {**edit, "version": 3}), ("message:react", {**react, "emoji": "❤️"})):
+        error = await refusal(amina, command, **payload)
+        assert (error["code"], error["reason"]) == ("conflict", "blocked")
+    [page] = (await bilal.post("message:history", conversation_id=their_chat))["messages"]
+    assert page == said
+
+
 async def test_only_the_sender_edits_and_strangers_find_nothing(
     parley: Instance, amina: Person, bilal: Person, their_chat: str
 ) -> None:
@@ -170,6 +212,17 @@ async def test_nobody_reacts_to_what_is_deleted_or_was_before_them(parley: Insta
     assert (await refusal(late, "message:react", **react))["code"] == "not_found"
     await amina.post("message:delete", message_id=message["message_id"])
     assert (await refusal(amina, "message:react", **react))["reason"] == "version"
+
+
+async def test_a_reaction_to_what_is_deleted_is_taken_back_already(amina: Person, their_chat: str) -> None:
+    message = await sent(amina, their_chat)
+    react = {"message_id": message["message_id"], "emoji": "👍"}
+    for on in (True, False):
+        await amina.post("message:react", **react, on=on)
+    gone = await amina.post("message:delete", message_id=message["message_id"])
+    assert await amina.post("message:react", **react, on=False) == gone
+    error = await refusal(amina, "message:react", **react, on=True)
+    assert (error["reason"], error["current"]) == ("version", gone)
 
 
 async def test_newcomers_hear_of_a_change_to_what_was_before_them_without_what_it_says(

@@ -10,9 +10,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from rules.participants import ParticipantRole
+from rules.reports import SubjectKind
 from rules.users import Scope
 from server.rooms.bus import LocalBus, LocalHub
-from storage import erasure
+from storage import Connection, erasure, participants, reports, users
+from storage.messages import NewMessage, append_messages
+from storage.reports import Subject
+from tests.locks import PATIENCE_S, holding
 from tests.people import PASSWORD, ConnectRefused, Instance, Person, Refusal
 
 pytestmark = pytest.mark.both_postgres
@@ -57,7 +62,7 @@ async def test_nothing_personal_is_left_of_an_account(parley: Instance, bilal: P
     await bilal.post("user:block", user_id=person.user_id)
     await person.post("user:block", user_id=bilal.user_id)
     subject = {"kind": "user", "id": bilal.user_id}
-    await person.post("report:file", subject=subject, reason="spam", text=MARK, client_id="1")
+    await person.post("report:file", subject=subject, reason=MARK, text=MARK, client_id="1")
     await parley.post("account:forgot", {"email": f"{person.username}@example.org"})
     await asyncio.gather(*parley.parley.dispatcher._following)
     assert await delete(person) == {}
@@ -87,7 +92,7 @@ async def test_nothing_personal_is_left_of_an_account(parley: Instance, bilal: P
     assert await rows(parley, "select * from user_blocks where $1 in (blocker_id, blocked_id)", person.user_id) == []
     assert await bilal.post("user:blocks") == {"users": []}
     [report] = await rows(parley, "select text, reason from reports where reporter_id = $1", person.user_id)
-    assert report == {"text": None, "reason": "spam"}
+    assert report == {"text": None, "reason": "erased"}
 
 
 async def test_what_ones_own_devices_were_told_is_blanked_but_for_the_ends_of_sessions(
@@ -228,6 +233,95 @@ async def test_an_erasure_goes_on_where_an_instance_was_stopped(
     assert await parley.parley.jobs.finish_erasures() >= 1
     assert (await bilal.post("message:search", query="still", conversation_id=chat))["messages"] == []
     assert await parley.parley.jobs.finish_erasures() == 0
+
+
+async def said(parley: Instance, person: Person) -> list[str | None]:
+    found = await rows(parley, "select text from messages where sender_id = $1 order by seq", person.user_id)
+    return [row["text"] for row in found]
+
+
+def words(person: Person, conversation_id: str) -> NewMessage:
+    return NewMessage(UUID(conversation_id), UUID(person.user_id), uuid4().hex, b"", MARK, None)
+
+
+async def waiting_for(db: Connection) -> None:
+    """Wait until somebody waits for the transaction of this connection."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await db.fetchval(
+            "select exists (select from pg_locks where not granted and transactionid = pg_current_xact_id()::xid)"
+        ):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", ["private", "group"])
+async def test_what_is_just_being_sent_is_erased_too(parley: Instance, bilal: Person, kind: str) -> None:
+    person = await parley.register("leaver")
+    chat = await parley.chat(person, bilal, kind=kind)
+    async with parley.parley.database.unit() as db:
+        assert [row.outcome for row in await append_messages(db, [words(person, chat)], wait=True)] == ["sent"]
+        deleting = asyncio.create_task(delete(person))
+        await waiting_for(db)
+    await deleting
+    assert await said(parley, person) == [None]
+    async with parley.parley.database.connection() as db:  # one that waited in a batch for all that time
+        assert [row.outcome for row in await append_messages(db, [words(person, chat)], wait=True)] == ["not_found"]
+
+
+async def test_who_is_just_being_let_in_is_erased_there_too(parley: Instance, bilal: Person, amina: Person) -> None:
+    person = await parley.register("leaver")
+    group = await parley.chat(bilal, amina, kind="group")
+    async with parley.parley.database.unit() as db:
+        assert await users.lock_active(db, [UUID(person.user_id)]) == {UUID(person.user_id)}
+        deleting = asyncio.create_task(delete(person))
+        await waiting_for(db)
+        await participants.create_participants(db, UUID(group), [(UUID(person.user_id), ParticipantRole.MEMBER)])
+    await deleting
+    left = await bilal.post("conversation:get", conversation_id=group)
+    assert person.user_id not in [one["user_id"] for one in left["participants"]]
+    for command, payload in (
+        ("participant:add", {"conversation_id": group, "user_id": person.user_id}),
+        ("conversation:create", {"kind": "group", "user_ids": [person.user_id], "client_id": "again"}),
+    ):
+        with pytest.raises(Refusal, match="not_found"):
+            await bilal.post(command, **payload)
+
+
+async def test_nothing_is_reported_by_who_has_gone(parley: Instance, bilal: Person) -> None:
+    person = await parley.register("leaver")
+    await delete(person)
+    about = Subject(SubjectKind.USER, UUID(bilal.user_id))
+    async with parley.parley.database.connection() as db:  # as a call that had been let in before
+        assert not await reports.create_report(db, uuid4(), UUID(person.user_id), about, reason="spam", text=MARK)
+
+
+async def test_what_others_delete_meanwhile_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, parley: Instance, bilal: Person
+) -> None:
+    person = await parley.register("leaver")
+    group = await parley.chat(bilal, person, kind="group")
+    sent = await person.post("message:send", conversation_id=group, client_id="1", text=MARK)
+    listed = erasure.list_messages
+
+    async def deleted_meanwhile(*arguments: Any) -> list[erasure.Said]:
+        found = await listed(*arguments)
+        if found:
+            await bilal.post("message:delete", message_id=sent["message_id"])
+        return found
+
+    monkeypatch.setattr("storage.erasure.list_messages", deleted_meanwhile)
+    await delete(person)
+    told = "select count(*) as n from room_events where room_id = $1 and name = 'message:deleted'"
+    assert await rows(parley, told, group) == [{"n": 1}]
+
+
+async def test_a_busy_room_does_not_undo_a_deletion(parley: Instance, bilal: Person) -> None:
+    person = await parley.register("leaver")
+    chat = await parley.chat(person, bilal)
+    await person.post("message:send", conversation_id=chat, client_id="1", text=MARK)
+    async with holding(parley.dsn, chat):
+        assert await delete(person) == {}
+    await parley.parley.jobs.finish_erasures()
+    assert await said(parley, person) == [None]
 
 
 TABLES = "select tablename from pg_tables where schemaname = 'public'"

@@ -59,6 +59,33 @@ async def test_a_new_title_is_heard_by_all_and_answered_again(amina: Person, bil
     assert cleared["title"] is None
 
 
+async def test_a_title_repeated_after_later_ones_is_answered_to_whoever_gave_it(
+    amina: Person, bilal: Person, group: str
+) -> None:
+    await amina.post("participant:promote", conversation_id=group, user_id=bilal.user_id, role="admin")
+    phone = await bilal.connect()
+    changes = [{"conversation_id": group, "version": n, "title": title} for n, title in enumerate(("B", None, "D"), 1)]
+    for change, person in zip(changes, (amina, amina, bilal), strict=True):
+        await person.post("conversation:update", **change)
+    for change in changes[:2]:
+        again = await amina.post("conversation:update", **change)
+        assert (again["title"], again["version"]) == ("D", 4)
+    for person, change in (
+        (bilal, changes[0]),
+        (bilal, changes[1]),
+        (amina, changes[2]),
+        (amina, {**changes[0], "title": "b"}),
+        (amina, {**changes[0], "title": None}),
+        (amina, {**changes[0], "version": 2}),
+        (amina, {**changes[0], "version": 2**62}),
+    ):
+        error = await refusal(person, "conversation:update", **change)
+        assert (error["code"], error["reason"], error["current"]["title"]) == ("conflict", "version", "D")
+    await amina.post("message:send", conversation_id=group, client_id="last", text="last")
+    await phone.hearing("message:created", text="last")
+    assert [push.payload["title"] for push in phone.heard if push.name == "conversation:updated"] == ["B", None, "D"]
+
+
 async def test_one_of_two_titles_at_once_wins(amina: Person, bilal: Person, group: str) -> None:
     await amina.post("participant:promote", conversation_id=group, user_id=bilal.user_id, role="admin")
     answers = await asyncio.gather(
@@ -193,6 +220,28 @@ async def test_the_owner_alone_gives_roles_and_may_give_the_group_away(
         carim.user_id: "owner",
     }
     assert (await refusal(amina, "participant:promote", **promote))["code"] == "forbidden"
+
+
+async def test_who_has_given_the_group_away_may_ask_again(amina: Person, bilal: Person, group: str) -> None:
+    give = {"conversation_id": group, "user_id": bilal.user_id, "role": "owner"}
+    once, again = [await amina.post("participant:promote", **give) for _ in range(2)]
+    assert again["participants"] == once["participants"]
+    found = await roles(bilal, group)
+    assert (found[amina.user_id], found[bilal.user_id]) == ("admin", "owner")
+
+
+async def test_an_admin_steps_down_and_is_heard_once(amina: Person, bilal: Person, group: str) -> None:
+    device = await amina.connect()
+    await amina.post("participant:promote", conversation_id=group, user_id=bilal.user_id, role="admin")
+    for _ in range(2):
+        await bilal.post("participant:promote", conversation_id=group, user_id=bilal.user_id, role="member")
+    found = await roles(amina, group)
+    assert (found[amina.user_id], found[bilal.user_id]) == ("owner", "member")
+    stay = {"conversation_id": group, "user_id": amina.user_id, "role": "member"}
+    assert (await refusal(amina, "participant:promote", **stay))["code"] == "forbidden"  # somebody owns it
+    await device.call("account:me")
+    heard = [push.payload["participant"]["role"] for push in device.heard if push.name == "participant:changed"]
+    assert heard == ["admin", "member"]
 
 
 async def test_no_interleaving_leaves_a_group_without_its_one_owner(parley: Instance) -> None:

@@ -24,8 +24,10 @@ def migrated_database(shared_database: str) -> str:
 
 
 @pytest.fixture
-async def two(new_instance: NewInstance) -> list[Instance]:
-    """Two instances on one bus, which tell of presence as fast as it changes."""
+async def two(monkeypatch: pytest.MonkeyPatch, new_instance: NewInstance) -> list[Instance]:
+    """Two instances on one bus, which tell of presence as fast as it changes, and make nothing good by themselves."""
+    monkeypatch.setattr("server.rooms.presence.RENEW_S", 3600.0)
+    monkeypatch.setattr("server.rooms.lease.LEASE_S", 3600.0)
     hub = LocalHub()
     return [await new_instance(bus=LocalBus(hub), PARLEY_PRESENCE_DEBOUNCE_MS="0") for _ in range(2)]
 
@@ -41,6 +43,11 @@ async def say(person: Person, chat: str, count: int = 1) -> int:
 
 def heard(device: Device, name: str) -> list[Any]:
     return [push.payload for push in device.heard if push.name == name]
+
+
+def blocking(one: Person, other: Person) -> str:
+    """A block as it is stored, of which nobody is told."""
+    return f"insert into user_blocks (blocker_id, blocked_id) values ('{one.user_id}', '{other.user_id}')"
 
 
 async def until_hearing(device: Device, name: str, last: Callable[[Any], bool]) -> Push:
@@ -120,6 +127,55 @@ async def test_in_a_crowd_marks_are_ones_own_affair(
     assert heard(other, "receipt:changed") == []
 
 
+async def marks_of(person: Person) -> dict[str, dict[str, tuple[int, int]]]:
+    """Everybody's marks in all of somebody's conversations; they are the same wherever those are shown."""
+    found = {}
+    for listed in (await person.post("conversation:list"))["conversations"]:
+        this = {"conversation_id": listed["conversation_id"]}
+        shown = [
+            listed,
+            await person.post("conversation:get", **this),
+            await person.post("conversation:update", **this, pinned=True),
+        ]
+        people = listed["participants"]
+        if listed["kind"] == "private":
+            [other] = {one["user_id"] for one in people} - {person.user_id}
+            pair = {"kind": "private", "user_ids": [other], "listing_id": listed["listing_id"]}
+            shown.append(await person.post("conversation:create", **pair, client_id=uuid4().hex))
+        assert [one["participants"] for one in shown] == [people] * len(shown)
+        marks = {one["user_id"]: (one["read_seq"], one["delivered_seq"]) for one in people}
+        assert [(one["read_seq"], one["delivered_seq"]) for one in shown] == [marks[person.user_id]] * len(shown)
+        found[listed["conversation_id"]] = marks
+    return found
+
+
+@pytest.mark.parametrize("who", [0, 1])
+async def test_past_a_block_neither_sees_how_far_the_other_is_in_private(
+    parley: Instance, amina: Person, bilal: Person, their_chat: str, who: int
+) -> None:
+    carim, pair = await parley.person("carim"), (amina, bilal)
+    about = await parley.chat(*pair, listing_id=str(uuid4()))
+    group, elsewhere = await parley.chat(*pair, carim, kind="group"), await parley.chat(amina, carim)
+    for chat in (their_chat, about, group, elsewhere):
+        await say(amina, chat, 3)
+        for person in (amina, carim if chat == elsewhere else bilal):
+            await person.post("receipt:delivered", conversation_id=chat, seq=2)
+            await person.post("receipt:read", conversation_id=chat, seq=1)
+    a, b, c = [person.user_id for person in (*pair, carim)]
+    hers = await marks_of(amina)
+    assert hers[their_chat] == hers[about] == {a: (1, 2), b: (1, 2)}
+    await pair[who].post("user:block", user_id=pair[not who].user_id)
+    await bilal.post("receipt:read", conversation_id=their_chat, seq=3)
+    hidden = {a: (1, 2), b: (0, 0)}
+    assert await marks_of(amina) == {**hers, their_chat: hidden, about: hidden}
+    assert hers[group] == {**hidden, b: (1, 2), c: (0, 0)}
+    his = await marks_of(bilal)
+    assert his == {their_chat: {a: (0, 0), b: (3, 3)}, about: {a: (0, 0), b: (1, 2)}, group: hers[group]}
+    assert await marks_of(carim) == {group: hers[group], elsewhere: hers[elsewhere]}
+    await pair[who].post("user:unblock", user_id=pair[not who].user_id)
+    assert await marks_of(amina) == {**hers, their_chat: {a: (1, 2), b: (3, 3)}}
+
+
 # typing
 
 
@@ -158,9 +214,7 @@ async def test_who_is_blocked_or_a_stranger_types_unseen(parley: Instance, amina
     phone, other, third = await bilal.connect(), await amina.connect(), await stranger.connect()
     with pytest.raises(Refusal, match="not_found"):
         await third.call("typing:set", conversation_id=chat, state="typing")
-    await execute(
-        parley.dsn, f"insert into user_blocks (blocker_id, blocked_id) values ('{amina.user_id}', '{bilal.user_id}')"
-    )
+    await execute(parley.dsn, blocking(amina, bilal))
     assert await phone.call("typing:set", conversation_id=chat, state="typing") == {}
     await phone.call("receipt:read", conversation_id=chat, seq=0)
     await other.call("account:me")
@@ -250,7 +304,7 @@ async def test_an_instance_that_was_buried_alive_says_all_again(two: list[Instan
     await watcher.call("presence:watch", user_ids=[bilal.user_id])
     await watcher.hearing("presence:changed", state="online")
     buried = two[1].parley.presences
-    await execute(two[0].dsn, f"delete from presence_instances where instance_id = '{buried._instance_id}'")
+    await execute(two[0].dsn, f"delete from presence_instances where instance_id = '{buried._lease.instance_id}'")
     await two[0].parley.presences._tell({UUID(bilal.user_id)})
     await watcher.hearing("presence:changed", state="offline")
     await buried._renew()
@@ -280,18 +334,16 @@ async def test_a_crashed_instance_leaves_nobody_behind(two: list[Instance]) -> N
         task.cancel()  # it renews no more
     await execute(
         two[0].dsn,
-        f"update presence_instances set expires_at = now() where instance_id = '{crashed._instance_id}'",
+        f"update presence_instances set expires_at = now() where instance_id = '{crashed._lease.instance_id}'",
     )
-    await two[0].parley.presences._renew()
-    await two[0].parley.presences._tell(set(two[0].parley.presences._watchers))
+    await two[0].parley.presences._lease.bury()
+    await two[0].parley.presences._read_anew()
     await watcher.hearing("presence:changed", state="offline")
 
 
 async def test_who_is_blocked_sees_nobody_there(parley: Instance, amina: Person, bilal: Person) -> None:
     await parley.chat(amina, bilal)
-    await execute(
-        parley.dsn, f"insert into user_blocks (blocker_id, blocked_id) values ('{amina.user_id}', '{bilal.user_id}')"
-    )
+    await execute(parley.dsn, blocking(amina, bilal))
     phones = [await amina.connect(), await bilal.connect()]
     for phone, other in zip(phones, (bilal, amina), strict=True):
         [seen] = (await phone.call("presence:watch", user_ids=[other.user_id]))["presences"]
@@ -308,6 +360,70 @@ async def test_a_block_ends_the_watch_of_both(two: list[Instance]) -> None:
     for phone, other in zip(phones, (bilal, amina), strict=True):
         gone = await until_hearing(phone, "presence:changed", lambda changed: changed["state"] == "offline")
         assert gone.payload == {"user_id": other.user_id, "state": "offline", "last_seen_at": None}
+
+
+async def test_a_block_that_comes_while_a_watch_is_judged_ends_it(
+    monkeypatch: pytest.MonkeyPatch, parley: Instance, amina: Person, bilal: Person
+) -> None:
+    await parley.chat(amina, bilal)
+    watcher, judge = await amina.connect(), presence.list_near
+
+    async def and_block(db: Any, watcher_id: UUID, user_ids: Any) -> Any:
+        near = await judge(db, watcher_id, user_ids)
+        await execute(parley.dsn, blocking(bilal, amina))
+        parley.parley.presences.review(UUID(bilal.user_id))
+        return near
+
+    monkeypatch.setattr(presence, "list_near", and_block)
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    [socket] = parley.parley.delivery.sockets_of(UUID(amina.user_id))
+    async with asyncio.timeout(PATIENCE_S):
+        while parley.parley.presences.watched_by(socket):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_asked_for_again_and_found_blocked_is_watched_no_more(
+    parley: Instance, amina: Person, bilal: Person
+) -> None:
+    await parley.chat(amina, bilal)
+    watcher = await amina.connect()
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    await execute(parley.dsn, blocking(bilal, amina))  # and its review is lost
+    [seen] = (await watcher.call("presence:watch", user_ids=[bilal.user_id]))["presences"]
+    assert seen == {"user_id": bilal.user_id, "state": "offline", "last_seen_at": None}
+    assert parley.parley.presences.watched_by(parley.parley.delivery.sockets()[0]) == []
+
+
+async def test_a_review_that_was_lost_is_made_good_by_the_next_round(
+    monkeypatch: pytest.MonkeyPatch, parley: Instance, amina: Person, bilal: Person
+) -> None:
+    monkeypatch.setattr("server.rooms.presence.RENEW_S", 0.05)
+    await parley.chat(amina, bilal)
+    parley.parley.presences._tasks[-1].cancel()
+    parley.parley.presences._tasks[-1] = asyncio.create_task(parley.parley.presences._look_for_ever())
+    watcher = await amina.connect()
+    await bilal.connect()
+    await watcher.call("presence:watch", user_ids=[bilal.user_id])
+    await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "online")
+    await execute(parley.dsn, blocking(bilal, amina))
+    gone = await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "offline")
+    assert gone.payload == {"user_id": bilal.user_id, "state": "offline", "last_seen_at": None}
+
+
+async def test_of_who_has_gone_nothing_is_kept(two: list[Instance]) -> None:
+    amina, bilal = await two[0].person("amina"), await two[0].person("bilal")
+    await two[0].chat(amina, bilal)
+    presences = two[0].parley.presences
+    for person, other in ((amina, bilal), (bilal, amina)):
+        phone = await person.connect()
+        await phone.call("presence:watch", user_ids=[other.user_id])
+        await phone.call("presence:set", state="away")
+        await phone.leave()
+    async with asyncio.timeout(PATIENCE_S):
+        while presences._own or presences._due or presences._moved:
+            await asyncio.sleep(0.01)
+    watchers = presences._watchers
+    assert not any([watchers._of, watchers._by, watchers._asking, watchers._known, presences._in_review])
 
 
 async def test_a_socket_watches_so_many_people(monkeypatch: pytest.MonkeyPatch, amina: Person) -> None:

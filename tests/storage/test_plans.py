@@ -40,6 +40,15 @@ select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as rows f
  where relname in ('rooms', 'messages', 'conversation_participants')
 """
 
+PEOPLE = 60
+ROWS_OF_BLOCKS = """
+select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as rows from pg_stat_xact_user_tables
+ where relname in ('conversations', 'user_blocks')
+"""
+EVERYBODY_BLOCKS = """
+insert into user_blocks (blocker_id, blocked_id) select b.user_id, o.user_id from users b, users o where b <> o
+"""
+
 
 async def test_a_batch_reads_no_more_rows_when_the_tables_have_grown_under_its_plan(migrated_database: str) -> None:
     db = await asyncpg.connect(migrated_database)
@@ -76,3 +85,31 @@ async def _send(
     sent = await messages.append_messages(db, new, wait=True)
     assert {row.outcome for row in sent} == {"sent"}
     return [row.message_id for row in sent if row.message_id is not None]
+
+
+async def test_a_page_of_conversations_asks_once_for_each_whether_a_block_stands(migrated_database: str) -> None:
+    db = await asyncpg.connect(migrated_database)
+    try:
+        await prepare_connection(db)
+        amina, bilal, *others = [
+            await users.create_user(db, username=f"p{n}", email=f"p{n}@example.org", password_hash=None)
+            for n in range(PEOPLE)
+        ]
+        group, private = await _group(db, amina), uuid4()
+        member = participants.ParticipantRole.MEMBER
+        await participants.create_participants(db, group, [(one, member) for one in (bilal, *others)])
+        await conversations.create_conversation(
+            db, private, ConversationKind.PRIVATE, created_by=amina, pair=(amina, bilal)
+        )
+        await participants.create_participants(db, private, [(amina, member), (bilal, member)])
+        await db.fetchval(FILL, amina, MANY, group)
+        await db.execute(EVERYBODY_BLOCKS)
+        await db.execute("vacuum analyze conversations, user_blocks, conversation_participants")
+        async with db.transaction():
+            before = dict(await db.fetch(ROWS_OF_BLOCKS))
+            listed = await participants.list_participants(db, amina, [group, private], PEOPLE)
+            after = dict(await db.fetch(ROWS_OF_BLOCKS))
+        assert [len(people) for people in listed.values()] == [PEOPLE, 2]
+        assert {table: rows - before[table] for table, rows in after.items()} == {"conversations": 2, "user_blocks": 2}
+    finally:
+        await db.close()

@@ -49,7 +49,7 @@ HOMES = {
 MACHINERY = {
     "rooms": "heads of the log",
     "room_events": "the log",
-    "command_keys": "the memory of client_ids",
+    "command_keys": "the memory of client_ids, and of who has given a conversation which title",
     "auth_tokens": "refresh and reset tokens, as hashes",
     "deployment": "the epoch and the digest key",
     "presence_instances": "which instances live",
