@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,7 +32,12 @@ async def prepare_parley(dsn: str, crowds: Sequence[Crowd]) -> None:
             "users(user_id,username,email)",
             [(user, name, f"{name}@example.invalid") for user, name in zip(crowd.user_ids, names, strict=True)],
         )
-        _add(tables, "user_sessions(session_id,user_id)", list(zip(crowd.session_ids, crowd.user_ids, strict=True)))
+        ends_at = datetime.now(UTC) + timedelta(seconds=TOKEN_TTL_S)
+        _add(
+            tables,
+            "user_sessions(session_id,user_id,ends_at)",
+            [(login, user, ends_at) for login, user in zip(crowd.session_ids, crowd.user_ids, strict=True)],
+        )
         _add(tables, "rooms(room_id,kind)", [(user, "user") for user in crowd.user_ids])
         _add(tables, "rooms(room_id,kind)", [(room, "conversation") for room in crowd.conversation_ids])
         _add(

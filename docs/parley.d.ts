@@ -98,7 +98,7 @@ export interface CreateConversation {
   listing_id?: Id | null;
 }
 
-/** An attachment and where its bytes are to be PUT; None once it is complete. */
+/** An attachment and where its bytes are to be PUT; upload_url is null once it is complete. */
 export interface Declared {
   attachment: Attachment;
   upload_url: string | null;
@@ -139,6 +139,7 @@ export interface FiledReport {
   at: Time;
   resolved_at: Time | null;
   reporter_id: Id;
+  resolved_by: Id | null;
 }
 
 export interface Forgot {
@@ -225,6 +226,23 @@ export interface ListReports {
   limit?: number;
 }
 
+/** A report with what it is about as that is now, under its kind; null where that is gone. */
+export interface ListedReport {
+  report_id: Id;
+  subject: Subject;
+  reason: string;
+  text: string | null;
+  status: ReportStatus;
+  resolution: string | null;
+  at: Time;
+  resolved_at: Time | null;
+  reporter_id: Id;
+  resolved_by: Id | null;
+  message: Message | null;
+  conversation: ReportedConversation | null;
+  user: PublicUser | null;
+}
+
 export interface LogIn {
   login: string;
   password: string;
@@ -303,7 +321,7 @@ export interface OwnConversation {
   pinned: boolean;
 }
 
-/** One person's part; history and replay begin behind `joined_seq`. */
+/** One person's part; history and replay begin behind `joined_seq`. In a private conversation of which one has blocked the other, the other's marks are 0. */
 export interface Participant {
   user_id: Id;
   role: ParticipantRole;
@@ -432,9 +450,16 @@ export interface Report {
 
 export type ReportStatus = "open" | "resolved" | "dismissed";
 
+/** What administrators see of a conversation that has been reported. */
+export interface ReportedConversation {
+  conversation_id: Id;
+  kind: ConversationKind;
+  title: string | null;
+}
+
 /** A page of reports; `next` is the `before` of the page behind it. */
 export interface Reports {
-  reports: FiledReport[];
+  reports: ListedReport[];
   next: Id | null;
 }
 
@@ -755,20 +780,6 @@ export interface Errors {
 
 /** The commands: what each takes, what it answers, where it may be called. */
 export interface Commands {
-  /** Sign this device out, or with `all` every device; a token that makes no account changes ends its own alone. */
-  "account:logout": {
-    payload: LogOut;
-    data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
-    on: "socket" | "http";
-  };
-  /** Keep the socket beyond its token's end by a fresh token of the same session, with the scope of that one. */
-  "account:renew": {
-    payload: RenewSocket;
-    data: Renewed;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
-    on: "socket";
-  };
   /** Open an account and sign in to it. */
   "account:register": {
     payload: Register;
@@ -780,14 +791,14 @@ export interface Commands {
   "account:login": {
     payload: LogIn;
     data: SignedIn;
-    error: "invalid" | "unauthenticated" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "http";
   };
   /** Renew the tokens. The refresh token is spent; using it again ends the session, for somebody has a copy. */
   "account:refresh": {
     payload: Refresh;
     data: SignedIn;
-    error: "invalid" | "unauthenticated" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "http";
   };
   /** Read one's own account. */
@@ -804,25 +815,39 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
+  /** Sign this device out, or with `all` every device; a token that makes no account changes ends its own alone. */
+  "account:logout": {
+    payload: LogOut;
+    data: Done;
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Keep the socket beyond its token's end by a fresh token of the same session, with the scope of that one. */
+  "account:renew": {
+    payload: RenewSocket;
+    data: Renewed;
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket";
+  };
   /** Delete one's account: everything personal goes, every device is signed out, and nobody comes back to it. */
   "account:delete": {
     payload: DeleteAccount;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Have a token mailed that resets one's password. The answer is the same, and as quick, for any address. */
   "account:forgot": {
     payload: Forgot;
     data: Done;
-    error: "invalid" | "unauthenticated" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "http";
   };
   /** Choose another password by a token that was mailed. Every device is signed out; the token is spent. */
   "account:reset": {
     payload: Reset;
     data: Done;
-    error: "invalid" | "unauthenticated" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "http";
   };
   /** Declare a file. Its bytes go to upload_url by PUT; then attachment:complete, then message:send. */
@@ -836,7 +861,7 @@ export interface Commands {
   "attachment:complete": {
     payload: CompleteAttachment;
     data: Attachment;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Sign a link to download an attachment, valid for some minutes; url is relative to the server's address. */
@@ -878,27 +903,6 @@ export interface Commands {
   "conversation:leave": {
     payload: LeaveConversation;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
-    on: "socket" | "http";
-  };
-  /** Let one's own message say something else; `version` is the one that was seen. What it said before is kept. */
-  "message:edit": {
-    payload: EditMessage;
-    data: Message;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
-    on: "socket" | "http";
-  };
-  /** Blank a message for all, wherever its text is kept; its seq stays. Its sender may, and in a group its admins. */
-  "message:delete": {
-    payload: DeleteMessage;
-    data: Message;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
-    on: "socket" | "http";
-  };
-  /** Read what an edited message said before. */
-  "message:revisions": {
-    payload: ReadRevisions;
-    data: Revisions;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
@@ -913,6 +917,27 @@ export interface Commands {
   "message:history": {
     payload: ReadHistory;
     data: History;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Let one's own message say something else; `version` is the one that was seen. What it said before is kept. */
+  "message:edit": {
+    payload: EditMessage;
+    data: Message;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Blank a message for all, wherever its text is kept; its seq stays. Its sender may, and in a group its admins. */
+  "message:delete": {
+    payload: DeleteMessage;
+    data: Message;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Read what an edited message said before. */
+  "message:revisions": {
+    payload: ReadRevisions;
+    data: Revisions;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
@@ -941,49 +966,49 @@ export interface Commands {
   "participant:remove": {
     payload: RemoveParticipant;
     data: Conversation;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
-  /** Give somebody in a group another role; its owner may. Who gives it away is one of its admins from then on. */
+  /** Give somebody in a group another role: its owner may, and is an admin once it is given away. Admins step down. */
   "participant:promote": {
     payload: PromoteParticipant;
     data: Conversation;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Say whether one looks at this device. Online on one device is online; a new socket is. */
   "presence:set": {
     payload: SetPresence;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
   /** Be told on this socket when people come and go with whom one shares a conversation. */
   "presence:watch": {
     payload: Watch;
     data: Watched;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
   /** Be told of these people no more. */
   "presence:unwatch": {
     payload: Watch;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
   /** Say that one has read up to `seq`. A mark never moves back, and never beyond the head. */
   "receipt:read": {
     payload: Mark;
     data: Marks;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Say that one's device has received up to `seq`. */
   "receipt:delivered": {
     payload: Mark;
     data: Marks;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Report a person, or a message or conversation that one sees, to the administrators. */
@@ -993,11 +1018,11 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
-  /** List what has been reported, the newest first. */
+  /** List what has been reported, the newest first, with what it is about as that is now. */
   "report:list": {
     payload: ListReports;
     data: Reports;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Say what has been done about a report, or why nothing was. It is said once: another word is a conflict. */
@@ -1018,7 +1043,7 @@ export interface Commands {
   "room:leave": {
     payload: LeaveRoom;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
   /** Read the events behind `after`, to fill a hole. `reset` where some of the page are swept, or `after` is beyond the head. */
@@ -1039,14 +1064,14 @@ export interface Commands {
   "session:revoke": {
     payload: RevokeSession;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Say that one types, records or has stopped; again every few seconds while it goes on. */
   "typing:set": {
     payload: SetTyping;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket";
   };
   /** Look at somebody's public profile. */
@@ -1060,35 +1085,35 @@ export interface Commands {
   "user:search": {
     payload: SearchUsers;
     data: Users;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Keep somebody out: their sessions and sockets end, and they can't sign in. */
   "user:suspend": {
     payload: JudgeUser;
     data: User;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Let somebody who was suspended sign in again. */
   "user:restore": {
     payload: JudgeUser;
     data: User;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Block somebody; one who is blocked already stays so. */
   "user:block": {
     payload: BlockUser;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Block somebody no more; one who is not blocked stays so. */
   "user:unblock": {
     payload: BlockUser;
     data: Done;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** List the people one has blocked, the latest first. */

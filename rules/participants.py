@@ -16,6 +16,20 @@ _MAY_ADD: dict[ParticipantRole, frozenset[ParticipantRole]] = {
 }
 _MAY_REMOVE = _MAY_ADD  # whom one may let in, one may show out
 
+_NONE: frozenset[ParticipantRole] = frozenset()
+_MAY_GIVE: dict[tuple[ParticipantRole, ParticipantRole], frozenset[ParticipantRole]] = {
+    (ParticipantRole.OWNER, ParticipantRole.ADMIN): frozenset(ParticipantRole),
+    (ParticipantRole.OWNER, ParticipantRole.MEMBER): frozenset(ParticipantRole),
+    # Who has handed over is an admin, and may not have heard that it is done.
+    (ParticipantRole.ADMIN, ParticipantRole.OWNER): frozenset({ParticipantRole.OWNER}),
+}
+# What one may make of oneself: admins step down. The others are that already, and ask again.
+_MAY_BECOME: dict[ParticipantRole, frozenset[ParticipantRole]] = {
+    ParticipantRole.OWNER: frozenset({ParticipantRole.OWNER}),
+    ParticipantRole.ADMIN: frozenset({ParticipantRole.MEMBER}),
+    ParticipantRole.MEMBER: frozenset({ParticipantRole.MEMBER}),
+}
+
 
 def may_add(actor: ParticipantRole, role: ParticipantRole) -> bool:
     """Whether somebody with the role `actor` may bring a person in as `role`."""
@@ -32,6 +46,9 @@ def may_rename(actor: ParticipantRole) -> bool:
     return actor != ParticipantRole.MEMBER
 
 
-def may_promote(actor: ParticipantRole, target: ParticipantRole) -> bool:
-    """Whether somebody with the role `actor` may give a person who is `target` another role; the owner alone may."""
-    return actor == ParticipantRole.OWNER and target != ParticipantRole.OWNER
+def may_promote(actor: ParticipantRole, target: ParticipantRole, role: ParticipantRole, *, oneself: bool) -> bool:
+    """Whether somebody with the role `actor` may make a person who is `target`, or `oneself`, a `role`.
+
+    Or may ask for it again, where that is what the person is by now.
+    """
+    return role in (_MAY_BECOME[actor] if oneself else _MAY_GIVE.get((actor, target), _NONE))

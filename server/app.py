@@ -90,6 +90,7 @@ class Parley:
                 config.group_people,
                 attachments=config.attachments,
                 attachment_bytes=config.attachment_bytes,
+                unsent_bytes=config.unsent_bytes,
             ),
             digest_key=deployment.digest_key,
         )

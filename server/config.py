@@ -125,6 +125,8 @@ class Config:
     attachments: int                = _env("PARLEY_ATTACHMENTS", whole(1, 100), "20", "attachments", "a message")
     attachment_bytes: int           = _env("PARLEY_ATTACHMENT_BYTES", whole(1, 2**40), "52428800", "bytes",
             "an attachment")
+    unsent_bytes: int               = _env("PARLEY_UNSENT_BYTES", whole(1, 2**50), "1073741824", "bytes",
+            "one person's attachments that are in no message")
     attachments_folder: Path | None = _env("PARLEY_ATTACHMENTS_FOLDER", OPTIONAL_FOLDER, "", "folder",
             "where attachments are kept; instances share it", "attachments in PARLEY_DATA")
     upload_ttl_s: int               = _env("PARLEY_UPLOAD_TTL_S", whole(1, 86_400), "3600", "seconds",
@@ -226,7 +228,11 @@ def _disagreements(environ: Mapping[str, str], values: Mapping[str, Any]) -> lis
             "PARLEY_SECRET is missing: with DATABASE_URL every instance needs the same one; "
             "make it once with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
         )
-    for low, high in (("pool_min", "pool_max"), ("access_ttl_s", "refresh_ttl_s")):
+    for low, high in (
+        ("pool_min", "pool_max"),
+        ("access_ttl_s", "refresh_ttl_s"),
+        ("attachment_bytes", "unsent_bytes"),
+    ):
         if None not in (values[low], values[high]) and values[low] > values[high]:
             names = _declared()
             problems.append(f"{names[low].name}={values[low]} is above {names[high].name}={values[high]}")

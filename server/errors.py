@@ -77,8 +77,8 @@ class RateLimited(ParleyError):
 
     code, status = "rate_limited", 429
 
-    def __init__(self, retry_after_ms: int) -> None:
-        super().__init__(f"Too many calls: try again in {retry_after_ms} ms.", retry_after_ms=retry_after_ms)
+    def __init__(self, retry_after_ms: int, what: str = "Too many calls") -> None:
+        super().__init__(f"{what}: try again in {retry_after_ms} ms.", retry_after_ms=retry_after_ms)
 
 
 class UnknownCommand(ParleyError):

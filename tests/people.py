@@ -238,7 +238,10 @@ class Instance:
                 db, username=username, email=f"{username}@example.org", password_hash=None
             )
             await rooms.create_room(db, user_id, "user")
-            return user_id, await sessions.create_session(db, user_id, device="test", address=None, scope=scope)
+            session_id = await sessions.create_session(
+                db, user_id, device="test", address=None, scope=scope, ttl_s=ttl_s
+            )
+            return user_id, session_id
 
         user_id, session_id = await self.parley.database.transaction(create)
         token, _ = self.parley.services.tokens.access(user_id, session_id, scope, ttl_s=ttl_s)

@@ -12,7 +12,7 @@ import msgspec
 from rules.users import Role, Scope
 from server.adapters.attachments import AttachmentStore, delete_files
 from server.adapters.notifier import Notifier
-from server.commands.limits import Limits
+from server.commands.limits import Limits, network_of
 from server.commands.links import Links
 from server.commands.passwords import Passwords
 from server.commands.payload import Bounds
@@ -222,8 +222,15 @@ class Context(Work):
             raise RuntimeError(f"{self.call.command.name} creates nothing under a client_id")
         return self._new_id
 
+    @property
+    def network(self) -> str:
+        """Where the call comes from, as the limits count it."""
+        return network_of(self.call.address)
+
     def take(self, limit: Limit, key: object) -> None:
-        """Count the call against a further bucket. Raises `RateLimited`."""
+        """Count the call against a further bucket, which the command declares. Raises `RateLimited`."""
+        if limit not in self.call.command.further:
+            raise RuntimeError(f"{self.call.command.name} does not declare that it takes from {limit}")
         self.services.limits.take(limit, key)
 
     def push(self, push: Push[R], payload: R, *, to: Room, message_id: UUID | None = None) -> None:

@@ -16,6 +16,7 @@ from server.commands import answers
 from server.commands.answers import Answer
 from server.commands.batches import Batcher
 from server.commands.context import Call, Caller, Context, Services, digest
+from server.commands.limits import network_of
 from server.commands.meter import Meter
 from server.commands.payload import decode
 from server.commands.registry import Command, Transport, commands
@@ -29,6 +30,7 @@ _TOO_NARROW = {
     Scope.LIMITED: "This token makes no offers, payments or account changes: sign in for one that does.",
 }
 DRAIN_STEP_S = 0.005  # between two looks at whether all is answered; what is answered may start what waited for it
+FOLLOW_S = 3.0  # that a server on its way out waits for what follows its answers: a mail that has been promised
 IN_LANE = 64  # commands of one client that wait; then its socket is not read until some are answered
 
 logger = structlog.get_logger("parley.commands")
@@ -107,10 +109,15 @@ class Dispatcher:
         return Lane(self._start)
 
     async def drained(self) -> None:
-        """Wait until every command that has been started is answered; what follows the answers is broken off."""
+        """Wait until every command that has been started is answered, and a little while for what follows that.
+
+        What has not ended by then is broken off.
+        """
         # Looked at again and again: an event would have to be set at every call, for this once in a lifetime.
         while self._tasks or not all(batcher.is_idle for batcher in self._batchers.values()):  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_STEP_S)
+        if self._following:
+            await asyncio.wait(self._following, timeout=FOLLOW_S)
         for task in self._following:
             task.cancel()
 
@@ -175,7 +182,7 @@ class Dispatcher:
         if caller is not None and not caller.scope.allows(command.scope):
             raise Forbidden(_TOO_NARROW[caller.scope])
         if command.limit is not None:
-            key = address if command.allow.public or caller is None else caller.user_id
+            key = network_of(address) if command.allow.public or caller is None else caller.user_id
             self.services.limits.take(command.limit, key)
         payload = decode(command.payload, value, self.services.bounds)
         call = Call(

@@ -23,7 +23,7 @@ from server.rooms.sockets import Socket
 from server.wire import Connection, Packet, Refused, ack_packet
 from storage import Time
 
-NOTICE_S = 60.0  # before its token's end a socket is told to renew it
+NOTICE_S = 60.0  # before its token's end a socket is told to renew it; of a short life, when half of it is over
 
 logger = structlog.get_logger("parley.sockets")
 
@@ -73,11 +73,12 @@ Admit = Callable[[Services, Connection, Any], Awaitable[Welcome]]
 class _State:
     """What the gateway keeps with a connection, whose end is that of its token."""
 
-    __slots__ = ("_end", "_notice", "caller", "expires_at", "lane", "welcome")
+    __slots__ = ("_end", "_notice", "_notice_s", "caller", "expires_at", "lane", "welcome")
 
-    def __init__(self, welcome: Welcome, lane: Lane) -> None:
+    def __init__(self, welcome: Welcome, lane: Lane, notice_s: float) -> None:
         self.welcome = welcome
         self.lane = lane
+        self._notice_s = notice_s
         self.caller = welcome.caller
         self.expires_at = welcome.expires_at
         self._end = self._at(0, welcome.socket.connection.close)
@@ -85,7 +86,7 @@ class _State:
 
     def greeted(self) -> None:
         """The client knows where it is: from now on it may be told that its time runs out."""
-        self._notice = self._at(NOTICE_S, self._notify)
+        self._notice = self._at(self._notice_s, self._notify)
 
     def renew(self, claims: Claims) -> None:
         """Let a fresh token's end and scope take the place of the old one's."""
@@ -93,7 +94,7 @@ class _State:
         self.caller = replace(self.caller, scope=claims.scope)
         self.expires_at = claims.expires_at
         self._end = self._at(0, self.welcome.socket.connection.close)
-        self._notice = self._at(NOTICE_S, self._notify)
+        self._notice = self._at(self._notice_s, self._notify)
 
     def cancel(self) -> None:
         """Let nothing happen any more."""
@@ -126,13 +127,15 @@ class Gateway:
         self._dispatcher = dispatcher
         self._services = dispatcher.services
         self._admit = admit
+        # A fresh token must not be so near its end that the notice follows at once, and another renewal, and so on.
+        self._notice_s = min(NOTICE_S, dispatcher.services.tokens.access_ttl_s / 2)
 
     async def connecting(self, connection: Connection, auth: Any) -> None:
         try:
             welcome = await self._admit(self._services, connection, auth)
         except Exception as error:
             raise _refusal(error) from error
-        connection.state = _State(welcome, self._dispatcher.lane())
+        connection.state = _State(welcome, self._dispatcher.lane(), self._notice_s)
 
     def connected(self, connection: Connection) -> None:
         state: _State = connection.state

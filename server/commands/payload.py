@@ -17,7 +17,7 @@ P = TypeVar("P")
 class Bounds(NamedTuple):
     """How much one payload may hold: code points of a text, levels of nesting, people of a group.
 
-    And attachments of a message, and bytes of one.
+    And attachments of a message, bytes of one, and bytes of all those that one person has in no message.
     """
 
     text_chars: int = 10_000
@@ -25,6 +25,7 @@ class Bounds(NamedTuple):
     group_people: int = 500
     attachments: int = 20
     attachment_bytes: int = 50 * 1024 * 1024
+    unsent_bytes: int = 1024 * 1024 * 1024
 
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)

@@ -117,6 +117,8 @@ class Command:
         room: Callable[[Any], Room] | None,
         again: Callable[[Any, UUID], Awaitable[Any]] | None,
         scope: Scope,
+        further: tuple[Limit, ...],
+        raises: tuple[type[ParleyError], ...],
     ) -> None:
         self.name = name
         self.handler = handler
@@ -131,6 +133,8 @@ class Command:
         self.room = room
         self.again = again
         self.scope = scope
+        self.further = further
+        self.raises = raises
         self.keyed = again is not None
         self.doc = (handler.__doc__ or "").strip()
         self.path = "/api/" + name.replace(":", "/")
@@ -155,6 +159,8 @@ def command(
     room: Callable[[Any], Room] | None = None,
     again: Callable[[Any, UUID], Awaitable[Any]] | None = None,
     scope: Scope | None = None,
+    further: tuple[Limit, ...] = (),
+    raises: tuple[type[ParleyError], ...] = (),
 ) -> Callable[[F], F]:
     """Declare a command.
 
@@ -163,6 +169,8 @@ def command(
     `batch`: the handler takes a list of calls and answers each; `room` says whose lock a call needs.
     `scope`: the least that a token has to allow; left out, it is `read` for what reads and `limited` for what writes.
     `again(ctx, id)`: it creates under a client_id, and a repeat is answered with the object of that id as it is now.
+    `further`: the buckets beside `limit` that the handler takes from, with `ctx.take`.
+    `raises`: the errors that do not follow from the rest of the declaration, for the documents.
 
     Raises ValueError on a declaration that contradicts itself or a name that is taken.
     """
@@ -197,6 +205,8 @@ def command(
             room=room,
             again=again,
             scope=scope or (Scope.READ if reads else Scope.LIMITED),
+            further=further,
+            raises=raises,
         )
         return handler
 

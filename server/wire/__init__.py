@@ -3,7 +3,7 @@
 Above this package nobody knows which engine runs: they see `Server`, `Connection`, `Listener` and `Packet`.
 """
 
-from server.wire.codec import Packet, ack_packet, event_packet
+from server.wire.codec import CODECS, Packet, ack_packet, event_packet
 from server.wire.socketio import Connection, Listener, Refused, Server
 
-__all__ = ["Connection", "Listener", "Packet", "Refused", "Server", "ack_packet", "event_packet"]
+__all__ = ["CODECS", "Connection", "Listener", "Packet", "Refused", "Server", "ack_packet", "event_packet"]

@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 import orjson
 
+CODECS = ("json",)
+"""What packets may travel in, as Socket.IO names it."""
+
 
 class Packet:
     """A Socket.IO packet on the namespace `/`, encoded. `size` is its length in bytes.

@@ -93,6 +93,8 @@ class Counter:
             room=None,
             again=None,
             scope=Scope.LIMITED,
+            further=(),
+            raises=(),
         )
         self.batcher = Batcher(self._command, services, self._finish)
 

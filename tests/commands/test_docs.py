@@ -1,5 +1,7 @@
 """The documents: made from the declarations alone, all of them; once, and everywhere alike."""
 
+import dataclasses
+import html
 import json
 import os
 import re
@@ -12,11 +14,14 @@ import pytest
 from openapi_spec_validator import validate
 
 from handlers.connections import PROTOCOL, Auth
-from server.commands.docs import PATHS, Documents, asyncapi, openapi, page, reference, typescript
+from server.commands.docs import PATHS, Documents, asyncapi, openapi, page, prose, reference, typescript
 from server.commands.docs.failures import failures
 from server.commands.docs.model import Model
 from server.commands.docs.shapes import REF
+from server.commands.payload import Bounds
 from server.commands.registry import Transport, commands, pushes
+from server.config import Config
+from server.wire import CODECS
 from tests.commands.dreams import CONTRACT, dream
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +85,63 @@ def test_asyncapi_sends_a_push_to_each_of_its_rooms() -> None:
         headers = document["components"]["messages"][one.name.replace(":", "_")].get("headers")
         meta = "EphemeralMeta" if one.ephemeral else "DurableMeta"
         assert headers == ({"$ref": REF + meta} if one.rooms else None)
+
+
+def test_the_commands_of_a_noun_stand_as_they_are_declared_its_own_module_first() -> None:
+    account = [one.name.partition(":")[2] for one in CONTRACT.nouns["account"]]
+    assert account[:3] == ["register", "login", "refresh"]
+    assert sorted(account) == sorted(name.partition(":")[2] for name in commands if name.startswith("account:"))
+    assert CONTRACT.nouns["message"][0].name == "message:send"
+
+
+def test_every_bound_of_a_payload_is_among_the_bounds() -> None:
+    attributes = {field.metadata["setting"].name: field.name for field in dataclasses.fields(Config) if field.metadata}
+    assert {attributes[one.name] for one in reference.bounds()} >= set(Bounds._fields)
+
+
+@pytest.mark.parametrize("document", ["page", "reference"])
+def test_every_bucket_says_what_takes_from_it(document: str) -> None:
+    text = re.sub("<.*?>", "", told(document)(CONTRACT))
+    taken = {
+        "LOGIN_ACCOUNT": ["account:login", "account:forgot", "account:delete"],
+        "CONNECTS": ["every connect of a socket"],
+        "WRITES": ["account:update", "the PUT of an attachment"],
+        "OFFER_MOVES": ["none"],
+    }
+    for name, takers in taken.items():
+        (row,) = re.findall(
+            rf"^.*PARLEY_RATE_{name}\b.*per second.*$|^.*PARLEY_RATE_{name}(?![_A-Z]).*/.*$", text, re.MULTILINE
+        )[:1]
+        assert [taker for taker in takers if taker not in row] == []
+
+
+@pytest.mark.parametrize("document", ["openapi", "asyncapi", "page", "reference"])
+def test_a_further_limit_is_told(document: str) -> None:
+    text = told(document)(CONTRACT)
+    assert ("counts as WRITES and LOGIN_ACCOUNT" in text) != (document in ("openapi", "asyncapi"))
+    assert ('"x-parley-further-limits": ["LOGIN_ACCOUNT"]' in text) == (document in ("openapi", "asyncapi"))
+
+
+@pytest.mark.parametrize("document", ["page", "reference"])
+@pytest.mark.parametrize("pattern", ["^[0-9A-Fa-f]{64}$", r"^\+[1-9][0-9]{6,14}$", r"[\w.-]+$", "^[a-z_]+$"])
+def test_patterns_are_shown(document: str, pattern: str) -> None:
+    assert pattern in html.unescape(told(document)(CONTRACT))
+
+
+@pytest.mark.parametrize("document", ["openapi", "asyncapi", "page", "reference"])
+def test_the_codecs_are_those_of_the_engine(document: str) -> None:
+    text = told(document)(CONTRACT)
+    assert "or polling with upgrade; in JSON." in text or document == "openapi"
+    assert ("msgpack" in text) == ("msgpack" in CODECS)
+    assert ("msgpack" in (ROOT / "docs" / "clients.md").read_text()) == ("msgpack" in CODECS)
+    assert prose.codecs(("json", "msgpack")) == "in JSON or msgpack, as the client chooses"
+
+
+def test_no_table_of_the_page_makes_it_wider_than_the_screen() -> None:
+    text = page.page(CONTRACT)[0]
+    assert text.count('<div class="table"><table>') == text.count("<table>") > 20
+    assert "<details open><summary>Contents</summary>" in text.partition("</nav>")[0]
+    assert not re.search(r"PARLEY_[A-Z]+_[A-Z]", text)  # each may be broken behind each _
 
 
 # commands that nobody has thought of yet

@@ -7,11 +7,14 @@ import json
 import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import requests
 import schemathesis
+import socketio
 from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft7Validator
 from schemathesis.checks import not_a_server_error
@@ -25,8 +28,12 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from server.commands.registry import Limit, Transport, commands
+from server.wire import CODECS
 from tests.people import ConnectRefused, Instance, Person
 from tests.servers import Postgres
+from tests.servers import execute as run_sql
+from tests.uploads import PNG, declare
+from tests.uploads import link as link_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,6 +53,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+ANSWERS = CHECKS[1:]  # of a server that is made to fail too
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -174,7 +182,59 @@ async def test_what_watches_the_server_gets_what_it_is_said_to(parley: Instance,
     case.validate_response(response, checks=CHECKS)
 
 
+async def test_the_bytes_of_attachments_travel_as_they_are_said_to(
+    postgres: Postgres, schema: Any, tmp_path: Path
+) -> None:
+    rates = {"PARLEY_RATE_WRITES": "0.001/8", "PARLEY_ATTACHMENTS_FOLDER": str(tmp_path)}
+    parley = await Instance(await postgres.create(postgres.dsn("18"), migrated=True), **rates).start()
+    seen: dict[str, set[int]] = {"PUT": set(), "GET": set()}
+
+    async def ask(method: str, url: str, data: bytes | None = None, **headers: str) -> None:
+        response = await asyncio.to_thread(requests.request, method, parley.url + url, data=data, headers=headers)
+        known = {"attachment_id": url.removeprefix("/attachments/").partition("?")[0]}
+        case = schema["/attachments/{attachment_id}"][method].Case(path_parameters=known)
+        case.validate_response(response, checks=ANSWERS)
+        seen[method].add(response.status_code)
+
+    try:
+        amina = await parley.person("amina")
+        declared = await declare(amina, PNG)
+        url, attachment_id = declared["upload_url"], declared["attachment"]["attachment_id"]
+        for link, body in ((url[:-1], PNG), (url, PNG + b"!"), (url, PNG[:-1]), (url, PNG)):
+            await ask("PUT", link, body)
+        await amina.post("attachment:complete", attachment_id=attachment_id)
+        for _ in range(5):
+            await ask("PUT", url, PNG)
+        shown = await link_of(amina, attachment_id)
+        for headers in ({}, {"Range": "bytes=1-2"}, {"Range": "bytes=-0"}, {"If-None-Match": "*"}):
+            await ask("GET", shown, **headers)
+        await ask("GET", url)
+        for file in (path for path in tmp_path.rglob("*") if path.is_file()):
+            file.unlink()
+        await ask("GET", shown)
+        await run_sql(parley.dsn, "delete from message_attachments")
+        await ask("GET", shown)
+    finally:
+        await parley.stop()
+    assert seen == {"PUT": {204, 400, 403, 409, 413, 429}, "GET": {200, 206, 304, 403, 404, 416, 503}}
+
+
 # the socket against its word
+
+
+@pytest.mark.parametrize("serializer", ["default", "msgpack"])
+async def test_a_client_is_understood_in_the_codecs_that_are_documented(
+    bilal: Person, parley: Instance, serializer: str
+) -> None:
+    client = socketio.AsyncClient(serializer=serializer, reconnection=False)
+    try:
+        await client.connect(parley.url, auth={"token": bilal.token}, transports=["websocket"], wait_timeout=5)
+        is_understood = (await client.call("account:me", {}, timeout=5))["ok"]
+    except socketio.exceptions.SocketIOError:
+        is_understood = False
+    finally:
+        await client.disconnect()
+    assert is_understood == ({"default": "json"}.get(serializer, serializer) in CODECS)
 
 
 def closed(schema: Any) -> Any:

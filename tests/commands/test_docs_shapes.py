@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from server.commands.docs.shapes import INSTANT, REF, Shapes
 from server.commands.docs.words import fields, short
 from server.commands.payload import Bounds, decode
 from server.commands.registry import Command, Limit, Payload, Transport, anyone, command, signed_in
-from tests.commands.dreams import CONTRACT, Brief, again, dream
+from tests.commands.dreams import CONTRACT, Brief, again, dream, imagine
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,8 @@ def test_a_type_in_few_words() -> None:
     }
     assert fields(schema) == "id: id, limit?: int 1…200 = 50, items?: [Thing] 0…20, anything?: JSON"
     assert short({"anyOf": [{"enum": ["a", "b"]}, {"type": "null"}]}) == '"a" | "b" | null'
+    assert short({"type": "string", "maxLength": 9, "pattern": "^[a-z]+$"}) == "text 0…9 /^[a-z]+$/"
+    assert short({"type": "string", "format": "date-time", "pattern": INSTANT}) == "time"
 
 
 # examples
@@ -163,9 +166,9 @@ def test_every_reason_of_a_conflict_is_documented() -> None:
     assert given <= CONFLICTS.keys()
 
 
-def _declared(**options: Any) -> Command:
+def _declared(do: Any = None, **options: Any) -> Command:
     options = {"allow": signed_in, "limit": Limit.READS, "reads": True, **options}
-    command("test:do", **options)(imagine_nothing)
+    command("test:do", **options)(do or imagine_nothing)
     return registry.commands["test:do"]
 
 
@@ -173,8 +176,27 @@ class Nothing(Payload, frozen=True):
     pass
 
 
+class Something(Payload, frozen=True):
+    thing_id: UUID | None = None
+    before: UUID | None = None
+
+
+class Version(Payload, frozen=True):
+    version: int
+
+
 async def imagine_nothing(ctx: Context, p: Nothing) -> Brief:
     """Do nothing."""
+    raise NotImplementedError
+
+
+async def imagine_something(ctx: Context, p: Something) -> Brief:
+    """Do something."""
+    raise NotImplementedError
+
+
+async def imagine_version(ctx: Context, p: Version) -> Brief:
+    """Do something to what somebody may have changed."""
     raise NotImplementedError
 
 
@@ -183,12 +205,20 @@ async def imagine_nothing(ctx: Context, p: Nothing) -> Brief:
     [
         ({}, {"unauthenticated", "forbidden", "rate_limited"}),
         ({"limit": None}, {"unauthenticated", "forbidden"}),
-        ({"reads": False}, {"unauthenticated", "forbidden", "rate_limited", "conflict"}),
-        ({"allow": anyone, "transport": Transport.HTTP}, {"unauthenticated", "rate_limited"}),
+        ({"limit": None, "further": (Limit.LOGIN_ACCOUNT,)}, {"unauthenticated", "forbidden", "rate_limited"}),
+        ({"reads": False}, {"unauthenticated", "forbidden", "rate_limited"}),
         (
-            {"allow": registry.permission(again)},
-            {"unauthenticated", "forbidden", "not_found", "rate_limited"},
+            {"raises": (errors.Conflict, errors.NotFound)},
+            {"unauthenticated", "forbidden", "rate_limited", "conflict", "not_found"},
         ),
+        ({"do": imagine_version}, {"unauthenticated", "forbidden", "rate_limited", "conflict"}),
+        ({"do": imagine_something}, {"unauthenticated", "forbidden", "rate_limited", "not_found"}),
+        (
+            {"do": imagine, "again": again, "reads": False},
+            {"unauthenticated", "forbidden", "rate_limited", "not_found", "conflict"},
+        ),
+        ({"allow": anyone, "transport": Transport.HTTP}, {"unauthenticated", "rate_limited"}),
+        ({"allow": registry.permission(again)}, {"unauthenticated", "forbidden", "rate_limited"}),
     ],
 )
 def test_the_codes_of_a_command_follow_from_its_declaration(
@@ -198,3 +228,13 @@ def test_the_codes_of_a_command_follow_from_its_declaration(
     codes = codes_of(_declared(**options))
     assert set(codes) == {"invalid", "too_large", "unavailable", "internal"} | more
     assert len(set(codes)) == len(codes)
+
+
+def test_codes_that_a_command_cannot_answer_are_not_documented() -> None:
+    told = {one.name: set(one.codes) for one in CONTRACT.commands}
+    for name in ("login", "logout", "forgot", "reset", "refresh", "delete", "renew", "me"):
+        assert not told[f"account:{name}"] & {"conflict", "not_found"}, name
+    for name in ("account:register", "account:update", "message:edit", "message:react", "participant:add"):
+        assert "conflict" in told[name]
+    for name in ("room:join", "room:sync", "report:file", "participant:promote", "session:revoke"):
+        assert "not_found" in told[name]

@@ -126,7 +126,7 @@ async def crowd(dsn: str, secret: str, url: str, people: int, chats: int, count:
                 db, room_id, [(user_id, ParticipantRole.MEMBER) for user_id in group]
             )
             for user_id in group:
-                session_id = await sessions.create_session(db, user_id, device=None, address=None)
+                session_id = await sessions.create_session(db, user_id, device=None, address=None, ttl_s=3_600)
                 token, _ = tokens.access(user_id, session_id)
                 senders.append(Sender(url, token, str(user_id), str(room_id), count))
         return senders

@@ -16,6 +16,7 @@ from argon2 import PasswordHasher
 
 import handlers  # noqa: F401  (declares the commands)
 from rules.users import Scope
+from server.commands.docs.failures import codes_of
 from server.commands.registry import Command, Limit, Transport, commands
 from server.commands.tokens import new_stored_token
 from storage import resets, sessions
@@ -257,7 +258,16 @@ TABLE: dict[str, list[Row]] = {
         row(in_chat("newcomer"), **ADMINS_OF_GROUP),
         row(in_chat("newcomer", role="admin"), **OWNER_OF_GROUP),
         row(in_chat("newcomer", role="owner"), **NOBODY_IN_IT),
-        row(lambda s, who: in_chat(who if who in s.people else "stranger")(s, who), **ADMINS_OF_GROUP),  # oneself
+        row(in_chat("other"), **ADMINS_OF_GROUP),  # who takes part already
+        row(  # who does, with another role
+            in_chat("admin"), conflict_version="owner admin limited", forbidden=f"member {PAIR} read", not_found=OUT
+        ),
+        row(  # oneself
+            lambda s, who: in_chat(who if who in s.people else "stranger")(s, who),
+            conflict_version="owner admin limited",
+            forbidden=f"member {PAIR} read",
+            not_found=OUT,
+        ),
     ],
     "participant:remove": [
         row(in_chat("other"), **ADMINS_OF_GROUP),
@@ -269,6 +279,15 @@ TABLE: dict[str, list[Row]] = {
         row(in_chat("other", role="owner"), **OWNER_OF_GROUP),
         row(lambda s, who: in_chat(who if who in s.people else "owner", role="owner")(s, who), **OWNER_OF_GROUP),
         row(in_chat("owner", role="member"), **NOBODY_IN_IT),
+        row(in_chat("other", role="member"), **OWNER_OF_GROUP),  # what they are already
+        row(in_chat("owner", role="owner"), **ADMINS_OF_GROUP),  # an admin may be who has handed over
+        row(in_chat("admin", role="member"), **ADMINS_OF_GROUP),  # stepping down, where it is oneself
+        row(  # stepping down, or asking for it again
+            lambda s, who: in_chat(who if who in s.people else "owner", role="member")(s, who),
+            ok="admin member",
+            forbidden=f"owner {PAIR} read limited",
+            not_found=OUT,
+        ),
     ],
     "message:send": [
         row(says, **NOT_PAST_A_BLOCK),
@@ -434,8 +453,10 @@ def token_of(s: Scene, who: str) -> str | None:
     return s.people[who].token if who in s.people else None
 
 
-def words_of_others(who: str) -> set[str]:
-    """The words that this caller must not find in any answer."""
+def words_of_others(who: str, command: Command) -> set[str]:
+    """The words that this caller must not find in an answer."""
+    if (who, command.name) == ("site_admin", "report:list"):
+        return {PRIVATE_WORD}  # what has been reported is a message of the group's
     if who in IN_PRIVATE:
         return {GROUP_WORD}
     return {PRIVATE_WORD} if who in ("owner", "admin", "member", *NARROW) else {GROUP_WORD, PRIVATE_WORD}
@@ -478,9 +499,12 @@ async def disagreements(parley: Instance, command: Command, n: int, one: Row, wa
     for who, expected in one.answers.items():
         heard = await way(parley, command, await payload_of(one, s, who), token_of(s, who))
         told = f"{command.name} (row {n}, {name_of(way)}) by {who}: {heard.code}, not {expected}"
+        code = heard.code.partition("/")[0]
+        if code not in ("ok", *codes_of(command)):
+            others.append(f"{command.name} (row {n}, {name_of(way)}) by {who}: {code}, which is not documented")
         if heard.code != expected:
             (allowed if heard.code == "ok" else others).append(told)
-        if any(word in heard.body for word in words_of_others(who)):
+        if any(word in heard.body for word in words_of_others(who, command)):
             allowed.append(f"{command.name} (row {n}, {name_of(way)}) by {who} holds what others said: {heard.body}")
         if heard.code == "ok" and not command.reads:
             s = await make_scene(parley)  # nobody finds what somebody before them has used up

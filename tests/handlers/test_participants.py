@@ -183,7 +183,10 @@ async def test_repeats_answer_with_the_conversation_as_it_is_and_are_heard_once(
     await say(bilal, group, "hello")
     again = await add(amina, group, carim)
     assert (again["participant_count"], again["last_message"]["text"]) == (3, "hello")
-    assert roles(await add(amina, group, carim, role="admin"))[carim.user_id] == "member"  # not how one is promoted
+    with pytest.raises(Refusal, match="participant:promote") as promoted:
+        await add(amina, group, carim, role="admin")
+    error = promoted.value.error
+    assert (error["code"], error["reason"], error["current"]) == ("conflict", "version", again)
     removed = await asyncio.gather(*(remove(amina, group, carim) for _ in range(5)))
     assert all(answer == removed[0] for answer in removed)
     assert removed[0]["participant_count"] == 2

@@ -215,6 +215,18 @@ async def test_those_in_ones_conversations_hear_of_a_profile_and_of_nothing_else
     assert "profile:changed" not in {event["name"] for event in synced["events"]}
 
 
+async def test_of_many_changes_of_a_profile_within_a_second_the_last_is_heard(
+    parley: Instance, amina: Person, bilal: Person, their_chat: str
+) -> None:
+    other = await bilal.connect()
+    for name in "ABCD":
+        await amina.post("account:update", full_name=name)
+    await other.hearing("profile:changed", full_name="D")
+    names = [push.payload["full_name"] for push in other.heard if push.name == "profile:changed"]
+    assert names[0] == "A"
+    assert len(names) < 4
+
+
 @pytest.mark.parametrize("field", ["username", "email", "phone", "whatsapp_number"])
 async def test_what_is_somebody_elses_is_taken(parley: Instance, amina: Person, field: str) -> None:
     number = str(uuid4().int)[:12]

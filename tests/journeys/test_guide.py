@@ -60,7 +60,7 @@ async def test_the_guide_loses_nothing_while_its_connection_is_cut(
 ) -> None:
     settings = {
         "PARLEY_PORT": str(free_port()),
-        "PARLEY_ACCESS_TTL_S": "63",  # its end is announced a minute before: within the story
+        "PARLEY_ACCESS_TTL_S": "6",  # its end is announced at half of it: within the story
         "PARLEY_ATTACHMENTS_FOLDER": str(tmp_path / "attachments"),
     }
     instance = await Instance(migrated_database, **settings).start()

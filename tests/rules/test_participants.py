@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from rules.participants import ParticipantRole, may_add, may_remove
+from rules.participants import ParticipantRole, may_add, may_promote, may_remove
 
 OWNER, ADMIN, MEMBER = ParticipantRole.OWNER, ParticipantRole.ADMIN, ParticipantRole.MEMBER
 
@@ -29,6 +29,25 @@ def test_nobody_makes_or_removes_an_owner(actor: ParticipantRole) -> None:
 
 def test_a_member_changes_nobody() -> None:
     assert not any(may_add(MEMBER, other) or may_remove(MEMBER, other) for other in ParticipantRole)
+
+
+# The actor, who the other is, and what they shall be: another role, or the same one again.
+MAY_PROMOTE = {
+    *((OWNER, other, role) for other in (ADMIN, MEMBER) for role in ParticipantRole),
+    (ADMIN, OWNER, OWNER),  # by whoever has handed over, and asks again
+}
+OF_ONESELF = {(OWNER, OWNER), (ADMIN, MEMBER), (MEMBER, MEMBER)}  # but for stepping down, repeats
+
+
+@pytest.mark.parametrize(("actor", "target", "role"), list(product(ParticipantRole, repeat=3)))
+def test_the_owner_gives_roles_and_admins_step_down(
+    actor: ParticipantRole, target: ParticipantRole, role: ParticipantRole
+) -> None:
+    assert may_promote(actor, target, role, oneself=False) == ((actor, target, role) in MAY_PROMOTE)
+    if target == actor:
+        assert may_promote(actor, target, role, oneself=True) == ((actor, role) in OF_ONESELF)
+    read = may_promote(str(actor), str(target), role, oneself=False)  # type: ignore[arg-type]
+    assert read == may_promote(actor, target, role, oneself=False)
 
 
 @pytest.mark.parametrize(("actor", "other"), list(product(ParticipantRole, repeat=2)))

@@ -109,6 +109,9 @@ async def test_a_token_for_nobody_is_a_clear_error_and_makes_nobody(operator: Op
     rule, names = "a username is 2 to 64 letters, digits, dots, hyphens and underscores", ("x", "d@example.org", "a b")
     answers = await asyncio.gather(*(operator("token", "--user", name, "--create") for name in names))
     assert answers == [Said(1, "", f"parley: --user {name}: {rule}.\n") for name in names]
+    imitation = f"\u0430{amina.username}"  # whose first letter is Cyrillic
+    said = await operator("token", "--user", imitation, "--create")
+    assert said == Said(1, "", f"parley: --user {imitation}: the name has letters of more than one script.\n")
     said = await operator("token", "--user", amina.username, "--scope", "all")
     assert said == Said(1, "", "parley: --scope all: it is full, limited or read.\n")
     found = await amina.instance.parley.database.statement(

@@ -11,6 +11,7 @@ from server.commands.docs import prose
 from server.commands.docs.model import CommandDoc, Model, PushDoc
 from server.commands.docs.openapi import failed, succeeded
 from server.commands.docs.shapes import INSTANT, REF, Schema
+from server.wire import CODECS
 
 Json = dict[str, Any]
 
@@ -86,8 +87,8 @@ def _server() -> Json:
         "pathname": "/socket.io/",
         "protocol": "wss",
         "protocolVersion": "13",
-        "description": "Socket.IO v5 (EIO=4) by WebSocket, or polling with upgrade; in JSON or msgpack, as the client "
-        "chooses. Without TLS the protocol is `ws`.",
+        "description": f"Socket.IO v5 (EIO=4) by WebSocket, or polling with upgrade; {prose.codecs(CODECS)}. Without TLS "
+        "the protocol is `ws`.",
         "variables": {"host": {"default": "127.0.0.1:8080", "description": "Where the server is."}},
         "security": [{"$ref": "#/components/securitySchemes/token"}],
     }
@@ -140,6 +141,8 @@ def _call(one: CommandDoc) -> Json:
     }
     if one.command.limit is not None:
         told["x-parley-limit"] = one.command.limit.upper()
+    if one.command.further:
+        told["x-parley-further-limits"] = [limit.upper() for limit in one.command.further]
     return told
 
 

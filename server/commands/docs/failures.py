@@ -14,7 +14,7 @@ from server.errors import ParleyError
 CONFLICTS = {
     "key_reuse": "the client_id was used for something else",
     "version": "somebody else has changed the object: look at `current`",
-    "not_pending": "the offer is on the table no more",
+    "not_pending": "nothing is waited for any more: the offer is off the table, the attachment complete",
     "expired": "its time is over",
     "sold": "the listing is sold",
     "listing_changed": "the listing has changed since",
@@ -98,17 +98,15 @@ def codes_of(command: Command) -> tuple[str, ...]:
     # Without a token too: the password or token of the payload may be the wrong one.
     may["unauthenticated"] = not command.allow.public or command.transport is Transport.HTTP
     may["forbidden"] = not command.allow.public
-    may["not_found"] = not command.allow.public and _names_something(command)
-    may["conflict"] = not command.reads
-    may["rate_limited"] = command.limit is not None
+    creates = "client_id" in command.payload.__struct_fields__
+    may["not_found"] = creates or _names_something(command)
+    may["conflict"] = creates or "version" in command.payload.__struct_fields__
+    may["rate_limited"] = command.limit is not None or bool(command.further)
+    may.update({error.code: True for error in command.raises})
     return tuple(code for code in failures() if may.get(code))
 
 
 def _names_something(command: Command) -> bool:
-    """Whether the payload or the permission is about an object that may not be there."""
+    """Whether the payload names an object that may not be there."""
     fields = msgspec.structs.fields(command.payload)
-    return command.allow.check is not None or any(field.required or _holds_id(field.type) for field in fields)
-
-
-def _holds_id(annotation: Any) -> bool:
-    return annotation is UUID or any(_holds_id(argument) for argument in get_args(annotation))
+    return any(field.name.endswith("_id") and UUID in (field.type, *get_args(field.type)) for field in fields)

@@ -90,6 +90,12 @@ class CommandDoc:
         return "client_id" in self.command.payload.__struct_fields__
 
 
+def _place(one: Command) -> tuple[str, bool]:
+    """Where a command stands: by its noun, of each the noun's own module before the others, as they are declared."""
+    noun = one.name.partition(":")[0]
+    return noun, one.handler.__module__.rpartition(".")[2] != f"{noun}s"
+
+
 @dataclass(frozen=True)
 class PushDoc:
     """A push: what it carries and where it goes. `has_meta`: a second argument says room and time (and seq)."""
@@ -117,7 +123,7 @@ class Model:
 
     def __init__(self, *, auth: type, protocol: int) -> None:
         self.protocol = protocol
-        declared = sorted(registry.commands.values(), key=lambda one: one.name.partition(":")[0])
+        declared = sorted(registry.commands.values(), key=_place)
         told = [one.result for one in declared] + [one.payload for one in registry.pushes.values()]
         self.failures = failures()
         reserved = RESERVED | {failure.name for failure in self.failures.values()}
@@ -177,4 +183,4 @@ class Model:
 
     def commands_of(self, limit: str) -> Sequence[str]:
         """The names of the commands that share a bucket."""
-        return [one.name for one in self.commands if one.command.limit == limit]
+        return [one.name for one in self.commands if limit in (one.command.limit, *one.command.further)]

@@ -4,10 +4,12 @@ from typing import Any
 
 import msgspec
 
+from rules.attachments import CONTENT_TYPES
 from server.commands.docs import prose
 from server.commands.docs.failures import Failure
 from server.commands.docs.model import CommandDoc, Model
 from server.commands.docs.shapes import REF, Schema
+from server.commands.registry import Limit
 
 Json = dict[str, Any]
 
@@ -17,6 +19,19 @@ _HEADERS: dict[str, Json] = {
     },
     "unauthenticated": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
 }
+_DOWNLOAD: dict[str, Json] = {
+    name: {"description": doc, "required": True, "schema": {"type": "string"} if value is None else {"const": value}}
+    for name, value, doc in (
+        ("Accept-Ranges", "bytes", "Parts can be asked for."),
+        ("Cache-Control", None, "Private, for as long as the link is valid."),
+        ("Content-Disposition", None, "A download, under the attachment's name."),
+        ("Content-Security-Policy", "sandbox; default-src 'none'", "Nothing of it runs."),
+        ("Cross-Origin-Resource-Policy", None, "`cross-origin` where the server lists origins, else `same-origin`."),
+        ("ETag", None, "The attachment's sha256."),
+        ("X-Content-Type-Options", "nosniff", "It is what it was judged to be."),
+    )
+}
+"""The headers of what is served."""
 _BUS: Json = {"enum": ["ok", "degraded"], "description": "Reported; it does not decide."}
 
 
@@ -34,6 +49,7 @@ def document(model: Model) -> Json:
         "tags": [*({"name": noun} for noun in model.nouns), {"name": "operations"}],
         "paths": {
             **{one.command.path: {"post": _operation(one)} for one in model.commands if one.over_http},
+            "/attachments/{attachment_id}": _files(model),
             **_beside(),
         },
         "components": {
@@ -64,6 +80,8 @@ def _operation(one: CommandDoc) -> Json:
     }
     if command.limit is not None:
         told["x-parley-limit"] = command.limit.upper()
+    if command.further:
+        told["x-parley-further-limits"] = [limit.upper() for limit in command.further]
     if not command.allow.public:
         told["x-parley-scope"] = str(command.scope)
     return told
@@ -119,6 +137,61 @@ def _failure(one: Failure) -> Json:
     if one.code in _HEADERS:
         told["headers"] = _HEADERS[one.code]
     return told
+
+
+def _files(model: Model) -> Json:
+    """The bytes of attachments, by the links of attachment:create and attachment:get."""
+    refused = [model.failures[code] for code in ("forbidden", "not_found", "internal", "unavailable")]
+    ends = [model.failures[code] for code in ("invalid", "conflict", "too_large", "rate_limited")]
+    kept = {name: _DOWNLOAD[name] for name in ("Cache-Control", "Cross-Origin-Resource-Policy", "ETag")}
+    part = {"Content-Range": {"required": True, "schema": {"type": "string"}}}
+    bytes_: Json = {one: {} for one in sorted(CONTENT_TYPES)}
+    unsatisfiable = {
+        "description": "The range asked for has no byte of it.",
+        "headers": part,
+        "content": _content(failed(model.failures["invalid"])),
+    }
+    asked = {
+        "Range": "One range of bytes; all is served where it is more than one, or not understood.",
+        "If-Range": "The ETag of what one has a part of; all is served where it is another.",
+        "If-None-Match": "The ETags of what one has already.",
+    }
+    upload = {
+        "operationId": "attachment_upload",
+        "tags": ["attachment"],
+        "summary": "Upload the bytes of an attachment.",
+        "description": "To the upload_url of attachment:create, as many bytes as were declared; attachment:complete follows.",
+        "security": [],
+        "requestBody": {"required": True, "content": {"*/*": {}}},
+        "responses": {"204": {"description": "They are kept."}, **_failures((*ends, *refused))},
+        "x-parley-limit": Limit.WRITES.upper(),
+    }
+    download = {
+        "operationId": "attachment_download",
+        "tags": ["attachment"],
+        "summary": "Download the bytes of an attachment.",
+        "description": "By the url of attachment:get. HEAD answers the headers alone.",
+        "security": [],
+        "parameters": [_parameter(name, "header", doc, required=False) for name, doc in asked.items()],
+        "responses": {
+            "200": {"description": "All of them.", "headers": _DOWNLOAD, "content": bytes_},
+            "206": {"description": "The range asked for.", "headers": {**_DOWNLOAD, **part}, "content": bytes_},
+            "304": {"description": "One has them already.", "headers": kept},
+            "416": unsatisfiable,
+            **_failures(tuple(refused)),
+        },
+    }
+    link = [
+        {**_parameter("attachment_id", "path", "Which attachment."), "schema": {"type": "string", "format": "uuid"}},
+        {**_parameter("user", "query", "Whose link it is."), "schema": {"type": "string", "format": "uuid"}},
+        {**_parameter("expires", "query", "When it ends: seconds since 1970."), "schema": {"type": "integer"}},
+        _parameter("signature", "query", "The server's signature on all of this: take the link as it is."),
+    ]
+    return {"parameters": link, "put": upload, "get": download}
+
+
+def _parameter(name: str, where: str, doc: str, *, required: bool = True) -> Json:
+    return {"name": name, "in": where, "description": doc, "required": required, "schema": {"type": "string"}}
 
 
 def _beside() -> Json:

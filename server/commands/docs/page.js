@@ -27,6 +27,14 @@ function filter() {
   none.hidden = found > 0;
 }
 
+// On narrow screens the contents are folded away, and again once somebody has gone somewhere from them.
+const contents = document.querySelector("nav details");
+const narrow = matchMedia("(max-width: 50rem)");
+const fold = () => { contents.open = !narrow.matches; };
+narrow.addEventListener("change", fold);
+contents.addEventListener("click", (event) => { if (event.target.closest("a")) fold(); });
+fold();
+
 box.addEventListener("input", filter);
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== box) {

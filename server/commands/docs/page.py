@@ -11,7 +11,7 @@ from pathlib import Path
 from server.commands.docs import prose
 from server.commands.docs.failures import CONFLICTS
 from server.commands.docs.model import CommandDoc, Model, PushDoc
-from server.commands.docs.reference import bounds, bucket, called, every
+from server.commands.docs.reference import beside, bounds, bucket, called, every
 from server.commands.docs.shapes import Schema
 from server.commands.docs.words import short
 from server.config import RATES, Setting
@@ -60,6 +60,7 @@ def _body(model: Model) -> Iterator[str]:
     yield _section("every", "Every command", _markdown(every(model)))
     for noun, commands in model.nouns.items():
         yield _section(f"noun-{noun}", noun, "\n".join(_command(model, one) for one in commands))
+    yield _section("files", "Files", _markdown(prose.FILES))
     yield _section("pushing", "Pushes", _markdown(prose.PUSHING))
     yield _section("pushes", "What is pushed", "\n".join(_push(one) for one in model.pushes))
     yield _section("objects", "Objects", "\n".join(_object(*one) for one in model.objects.items()))
@@ -68,15 +69,16 @@ def _body(model: Model) -> Iterator[str]:
 
 def _navigation(model: Model) -> Iterator[str]:
     yield '<nav><h1>Parley</h1><input type="search" placeholder="Search ( / )" aria-label="Search">'
-    first = ("connecting", "calling", "codes", "limits", "every", "pushing")
-    names = ("Connecting", "Calling", "Codes", "Limits and bounds", "Every command", "How pushes work")
+    yield "<details open><summary>Contents</summary>"
+    first = ("connecting", "calling", "codes", "limits", "every", "files", "pushing")
+    names = ("Connecting", "Calling", "Codes", "Limits and bounds", "Every command", "Files", "How pushes work")
     yield _links("First", zip(first, names, strict=True))
     for noun, commands in model.nouns.items():
         yield _links(noun, ((one.name, one.name) for one in commands))
     yield _links("Pushes", ((f"push-{one.name}", one.name) for one in model.pushes))
     yield _links("Objects", ((f"object-{name}", name) for name in model.objects))
     yield '<h2>For machines</h2><ul><li><a href="/openapi.json">OpenAPI</a></li>'
-    yield '<li><a href="/asyncapi.json">AsyncAPI</a></li></ul></nav>'
+    yield '<li><a href="/asyncapi.json">AsyncAPI</a></li></ul></details></nav>'
 
 
 def _links(title: str, targets: Iterable[tuple[str, str]]) -> str:
@@ -113,13 +115,13 @@ def _codes(model: Model) -> Iterator[str]:
 def _limits(model: Model) -> Iterator[str]:
     yield _markdown("The defaults; a server may have others. `off` is no limit.")
     yield _table(
-        ("setting", "per second/burst", "what is counted", "commands"),
+        ("setting", "per second/burst", "what is counted", "taken by"),
         (
             (
-                f"<code>{one.name}</code>",
+                _name(one),
                 escape(one.shown_default),
                 escape(one.about),
-                " ".join(f'<a href="#{name}">{name}</a>' for name in model.commands_of(bucket(one))),
+                " ".join([*(f'<a href="#{name}">{name}</a>' for name in model.commands_of(bucket(one))), *beside(one)]) or "none",
             )
             for one in RATES
         ),
@@ -128,7 +130,12 @@ def _limits(model: Model) -> Iterator[str]:
 
 
 def _setting(one: Setting) -> tuple[str, ...]:
-    return f"<code>{one.name}</code>", escape(one.shown_default), escape(one.unit), escape(one.about)
+    return _name(one), escape(one.shown_default), escape(one.unit), escape(one.about)
+
+
+def _name(one: Setting) -> str:
+    """A setting's name, which may be broken between its words."""
+    return f'<code>{one.name.replace("_", "_<wbr>")}</code>'
 
 
 def _command(model: Model, one: CommandDoc) -> str:
@@ -174,13 +181,13 @@ def _fields(schema: Schema) -> str:
         )
         for name, field in schema.get("properties", {}).items()
     ]
-    return _table(("field", "type", "left out"), rows) if rows else '<p class="facts">No fields: <code>{}</code></p>'
+    return _table(("field", "type", "default"), rows) if rows else '<p class="facts">No fields: <code>{}</code></p>'
 
 
 def _shown(schema: Schema) -> str:
     """A type in few words, with links to the objects."""
     marked = escape(short(schema, lambda name: f"\x02{name}\x03"))
-    return "<code>" + _REF.sub(r'<a href="#object-\1">\1</a>', marked) + "</code>"
+    return '<code class="type">' + _REF.sub(r'<a href="#object-\1">\1</a>', marked) + "</code>"
 
 
 def _example(title: str, value: object) -> str:
@@ -193,11 +200,11 @@ def _example(title: str, value: object) -> str:
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def _listed(names: Iterable[str]) -> str:
-    return " ".join(f"<code>{escape(name)}</code>" for name in names)
+    return " ".join(f'<code class="name">{escape(name)}</code>' for name in names)
 
 
 def _inline(text: str) -> str:

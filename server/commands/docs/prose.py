@@ -3,9 +3,20 @@
 Markdown, as the reference, the page and the two JSON documents show it; the wire contract in words.
 """
 
-CONNECT = """\
-Socket.IO v5 (EIO=4) at `/socket.io/`, namespace `/`: WebSocket, or polling with upgrade; JSON or msgpack, as the client
-chooses.
+from collections.abc import Sequence
+
+from server.wire import CODECS
+
+
+def codecs(names: Sequence[str]) -> str:
+    """What packets travel in, in words."""
+    shown = ["JSON" if name == "json" else name for name in names]
+    return "in " + " or ".join(shown) + (", as the client chooses" if len(shown) > 1 else "")
+
+
+_SOCKET = "Socket.IO v5 (EIO=4) at `/socket.io/`, namespace `/`: WebSocket, or polling with upgrade"
+
+CONNECT = f"{_SOCKET}; {codecs(CODECS)}." + """
 
 ```js
 const socket = io("https://chat.example", {
@@ -42,6 +53,21 @@ not said to be on the socket alone. The answer is the same on both:
   however often it is sent: for good. With another payload it is a `conflict` of reason `key_reuse`.
 - After `unavailable`, or without an answer, send the same again.
 - Pages: `before` and `next` are opaque, `next: null` ends; a page also ends at 256 KiB.
+"""
+
+FILES = """\
+The bytes of attachments travel beside the commands, by paths that need no token: each is signed, for one person, for what
+it is for, until it ends.
+
+- `PUT` the bytes, as many as were declared, to the `upload_url` of `attachment:create`, and be answered 204. Then call
+  `attachment:complete`. Each counts as WRITES of its person.
+- `rate_limited`: the calls are too many, or this person's uploads at once. `unavailable`: it broke off or was too slow,
+  this attachment's last upload is not over yet, or the server has too many. Nothing was kept: PUT the same again, a
+  little later.
+- `conflict` of reason `not_pending`: the attachment is complete, and takes no more bytes.
+- `GET` the `url` of `attachment:get`: the bytes or a range of them, always as a download, while one may see what they are
+  attached to. They never change, so `ETag`, `If-None-Match` and `If-Range` tell whether one has them.
+- What a person has declared and sent with no message has a bound in bytes, and is deleted after a day.
 """
 
 PUSHING = """\

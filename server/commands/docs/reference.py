@@ -15,7 +15,11 @@ Written by `make docs` from the declarations in `handlers/` and `server/config.p
 server has the same at `/docs`, and for machines at `/openapi.json` and `/asyncapi.json`; `parley.d.ts` has the types
 for TypeScript.
 """
-BOUNDS = ("bytes", "code points", "levels", "people", "files")  # the units of settings that bound what is sent
+BOUNDS = ("bytes", "code points", "levels", "people", "attachments")  # the units of settings that bound what is sent
+
+
+BESIDE = {"connects": "every connect of a socket", "writes": "the PUT of an attachment"}
+"""What takes from a bucket and is no command."""
 
 
 def reference(model: Model) -> str:
@@ -25,6 +29,7 @@ def reference(model: Model) -> str:
     lines += ["## Commands", "", "`?` marks what may be left out, `=` what it then is.", every(model), ""]
     for one in model.commands:
         lines += _command(model, one)
+    lines += ["## Files", "", prose.FILES]
     lines += ["## Pushes", "", prose.PUSHING, *_pushes(model.pushes), "", "## Objects", ""]
     for name, schema in model.objects.items():
         about = schema.get("description", "")
@@ -61,10 +66,10 @@ def _limits(model: Model) -> Iterator[str]:
     yield "### Limits"
     yield ""
     rows = (
-        (f"`{one.name}`", one.shown_default, one.about, ", ".join(model.commands_of(bucket(one))) or "none")
+        (f"`{one.name}`", one.shown_default, one.about, ", ".join([*model.commands_of(bucket(one)), *beside(one)]) or "none")
         for one in RATES
     )
-    yield from _table(("setting", "per second/burst", "what is counted", "commands"), rows)
+    yield from _table(("setting", "per second/burst", "what is counted", "taken by"), rows)
     yield ""
     yield from _table(("bound", "default", "unit", "of"), map(_setting, bounds()))
 
@@ -72,6 +77,11 @@ def _limits(model: Model) -> Iterator[str]:
 def bucket(rate: Setting) -> str:
     """The name of the bucket that a setting measures."""
     return rate.name.removeprefix("PARLEY_RATE_").lower()
+
+
+def beside(rate: Setting) -> list[str]:
+    """What else takes from the bucket that a setting measures."""
+    return [BESIDE[bucket(rate)]] if bucket(rate) in BESIDE else []
 
 
 def _command(model: Model, one: CommandDoc) -> Iterator[str]:
@@ -90,8 +100,9 @@ def called(one: CommandDoc) -> str:
     """Where it may be called, by whom, and what it counts as."""
     where = "on the socket and over HTTP" if one.on_socket and one.over_http else "on the socket alone"
     where = where if one.on_socket else "over HTTP alone"
-    limit = f"counts as {one.command.limit.upper()}" if one.command.limit else "is not limited"
-    return f"for: {one.permission}; {one.token}; {where}; {limit}"
+    limits = [limit.upper() for limit in (one.command.limit, *one.command.further) if limit is not None]
+    counted = f"counts as {' and '.join(limits)}" if limits else "is not limited"
+    return f"for: {one.permission}; {one.token}; {where}; {counted}"
 
 
 def _pushes(pushes: Iterable[PushDoc]) -> Iterator[str]:

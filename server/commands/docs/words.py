@@ -28,7 +28,10 @@ def short(schema: Schema, named: Callable[[str], str] = str) -> str:
         return "{name: " + short(schema.get("additionalProperties", {}), named) + "}"
     if kind is None:
         return "JSON"
-    return (_FORMATS.get(schema.get("format", "")) or _TYPES.get(kind, str(kind))) + _bounds(schema)
+    if schema.get("format") in _FORMATS:
+        return _FORMATS[schema["format"]]
+    pattern = f" /{schema['pattern']}/" if "pattern" in schema else ""
+    return _TYPES.get(kind, str(kind)) + _bounds(schema) + pattern
 
 
 def fields(schema: Schema, named: Callable[[str], str] = str) -> str:
