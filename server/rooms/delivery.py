@@ -37,6 +37,7 @@ class Delivery:
         self._people: dict[UUID, set[Socket]] = {}
         self._effects: dict[str, Effect] = {}
         self._ends: dict[str, Ends] = {}
+        self._closing: set[str] = set()
         self._heard: dict[str, Effect] = {}
         self._on_evicted: Callable[[Socket, Room, int], None] | None = None
         self.tails = Tails()
@@ -59,6 +60,10 @@ class Delivery:
         """Take those people's sockets out of the room whose standing events of that name end."""
         self._ends[name] = ends
 
+    def on_close(self, name: str) -> None:
+        """Take everybody's sockets out of the room that an event of that name closes."""
+        self._closing.add(name)
+
     def on_evicted(self, call: Callable[[Socket, Room, int], None]) -> None:
         """Call this for each socket that was taken out, with the room and the removal's seq."""
         self._on_evicted = call
@@ -66,7 +71,7 @@ class Delivery:
     def ends(self, event: Event, user_id: UUID) -> bool:
         """Whether an event ends this person's standing in its room."""
         ends = self._ends.get(event.name)
-        return ends is not None and ends(event) == user_id
+        return event.name in self._closing or (ends is not None and ends(event) == user_id)
 
     async def start(self) -> None:
         """Start the bus and the comparison. Raises `Unavailable` where PostgreSQL does not answer."""
@@ -252,6 +257,8 @@ class Delivery:
         self.delivered += 1
         if event.name in self._ends:
             self._attempt(self._end, event)
+        if event.name in self._closing:
+            self._close(local)
         if event.name in self._effects:
             self._attempt(self._effects[event.name], event)
 
@@ -259,6 +266,11 @@ class Delivery:
         user_id = self._ends[event.name](event)
         if user_id is not None:
             self._evict(user_id, event.room, event.seq)
+
+    def _close(self, local: LocalRoom) -> None:
+        """Let all go who have heard that the room is closed; who is still joining is served that as the last."""
+        for socket in list(local.members):
+            self.release(socket, local.room)
 
     def _attempt(self, effect: Effect, event: Event) -> None:
         """Let an effect happen; one that fails keeps nobody from hearing what follows."""

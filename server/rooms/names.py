@@ -36,3 +36,13 @@ def user_room(user_id: UUID) -> Room:
 def conversation_room(conversation_id: UUID) -> Room:
     """A conversation's room; it shares the conversation's id."""
     return Room("conversation", conversation_id)
+
+
+def thread_room(thread_id: UUID) -> Room:
+    """A thread's room, which is its conversation's too; it shares the thread's id."""
+    return Room("thread", thread_id)
+
+
+def listing_room(listing_id: UUID) -> Room:
+    """A listing's room; it shares the listing's id."""
+    return Room("listing", listing_id)

@@ -248,6 +248,26 @@ async def test_each_message_of_a_batch_has_the_outcome_of_its_own(
     assert await heads_of(db, [their_chat]) == {their_chat: 4}
 
 
+async def test_what_is_sent_says_of_which_kind_its_room_is_and_what_is_closed_takes_nothing(
+    db: asyncpg.Connection, amina: UUID, their_chat: UUID
+) -> None:
+    thread = await new_group(db, amina)
+    await db.execute("update rooms set kind = 'thread' where room_id = $1", thread)
+    [once] = await send(db, message(thread, amina, "once", key="once"))
+    assert once.kind == "thread"
+    await db.execute("update conversations set closed_at = now() where conversation_id = $1", thread)
+    rows = await send(
+        db,
+        message(thread, amina, "late"),
+        message(their_chat, amina),
+        message(thread, amina, "once", key="once"),
+        message(thread, amina, "other", key="once"),
+    )
+    assert [row.outcome for row in rows] == ["not_found", "sent", "repeat", "key_reuse"]
+    assert [row.kind for row in rows] == [None, "conversation", None, None]
+    assert await heads_of(db, [thread]) == {thread: 1}
+
+
 async def test_a_reply_to_what_was_said_before_one_came_is_none(
     db: asyncpg.Connection, amina: UUID, bilal: UUID
 ) -> None:
