@@ -1,0 +1,130 @@
+-- Matches: as each owner sees them, what they make of them, and what becomes of it.
+-- Locks: lock_match takes the match's row `for no key update`, behind its listings, before any negotiation and any room; what
+-- writes a mutual match holds the match, or its negotiation.
+
+-- name: find_parties(match_id, user_id)^
+-- record_class: Parties
+-- For one of the two owners.
+select m.source_listing_id, m.matched_listing_id, s.user_id as source_user_id, o.user_id as matched_user_id,
+       array_remove(array[s.thread_id, o.thread_id], null) as thread_ids
+  from listing_matches m
+  join listings s on s.listing_id = m.source_listing_id
+  join listings o on o.listing_id = m.matched_listing_id
+ where m.match_id = :match_id and :user_id::uuid in (s.user_id, o.user_id);
+
+-- name: lock_match(match_id)$
+select match_id from listing_matches where match_id = :match_id for no key update;
+
+-- name: list_seen(viewer_ids, match_ids)
+-- record_class: SeenRow
+-- Each match as its viewer sees it, who owns one of its listings and is in the other's thread, where it has one, unless both
+-- want it. `acts` are the viewer's own, the last comes last.
+select a.viewer_id, m.match_id, m.source_listing_id, m.matched_listing_id, t.listing_id as other_listing_id,
+       t.user_id as other_user_id, m.score, m.quality, m.reasons, m.status as for_both,
+       done.acts,
+       s.status in ('active', 'reserved') and s.expires_at > clock_timestamp()
+           and o.status in ('active', 'reserved') and o.expires_at > clock_timestamp() as is_open,
+       exists (select from user_blocks b where b.blocker_id = s.user_id and b.blocked_id = o.user_id)
+           or exists (select from user_blocks b where b.blocker_id = o.user_id and b.blocked_id = s.user_id) as is_blocked,
+       m.at
+  from unnest(:viewer_ids::uuid[], :match_ids::uuid[]) with ordinality as a (viewer_id, match_id, ord)
+  join listing_matches m on m.match_id = a.match_id
+  join listings s on s.listing_id = m.source_listing_id and s.deleted_at is null
+  join listings o on o.listing_id = m.matched_listing_id and o.deleted_at is null
+  cross join lateral (
+       select other.listing_id, other.user_id, other.thread_id
+         from (values (s.user_id, o.listing_id, o.user_id, o.thread_id), (o.user_id, s.listing_id, s.user_id, s.thread_id))
+              as other (viewer_id, listing_id, user_id, thread_id)
+        where other.viewer_id = a.viewer_id) t
+  cross join lateral (
+       select coalesce(array_agg(i.action order by i.at, i.action), '{}') as acts
+         from match_interactions i where i.match_id = m.match_id and i.user_id = a.viewer_id) done
+ where (m.status <> 'new' or t.thread_id is null
+        or exists (select from thread_members j where j.thread_id = t.thread_id and j.user_id = a.viewer_id))
+   and not exists (
+       select from threads d where d.thread_id in (s.thread_id, o.thread_id) and d.deleted_at is not null)
+ order by a.ord;
+
+-- name: page_matches(viewer_id, listing_id, before, most)
+-- The viewer's, or those of one listing, the newest first.
+with mine as materialized (
+    select listing_id from listings where user_id = :viewer_id and deleted_at is null
+)
+select match_id from (
+    select m.match_id from mine
+     cross join lateral (
+           select match_id from listing_matches
+            where source_listing_id = mine.listing_id and (:before::uuid is null or match_id < :before::uuid)
+              and (:listing_id::uuid is null or :listing_id::uuid in (source_listing_id, matched_listing_id))
+            order by match_id desc limit :most) m
+    union all
+    select m.match_id from mine
+     cross join lateral (
+           select match_id from listing_matches
+            where matched_listing_id = mine.listing_id and (:before::uuid is null or match_id < :before::uuid)
+              and (:listing_id::uuid is null or :listing_id::uuid in (source_listing_id, matched_listing_id))
+            order by match_id desc limit :most) m) both_sides
+ order by match_id desc limit :most;
+
+-- name: write_act(match_id, user_id, action, metadata)!
+insert into match_interactions (match_id, user_id, action, metadata)
+values (:match_id, :user_id, :action, :metadata)
+on conflict (match_id, user_id, action) do update set metadata = excluded.metadata, at = clock_timestamp();
+
+-- name: create_mutual(mutual_match_id, match_id, wish_id, offer_id, conversation_id, negotiation_id)!
+-- The caller holds the match.
+with joined as (
+    update listing_matches set status = 'mutual', version = version + 1 where match_id = :match_id
+    returning match_id
+)
+insert into mutual_matches (
+    mutual_match_id, match_id, buyer_listing_id, seller_listing_id, buyer_user_id, seller_user_id, conversation_id,
+    negotiation_id, at)
+select :mutual_match_id::uuid as mutual_match_id, j.match_id, w.listing_id as buyer_listing_id, o.listing_id as seller_listing_id,
+       w.user_id as buyer_user_id, o.user_id as seller_user_id, :conversation_id::uuid as conversation_id,
+       :negotiation_id::uuid as negotiation_id, date_trunc('milliseconds', clock_timestamp()) as at
+  from joined j
+  join listings w on w.listing_id = :wish_id
+  join listings o on o.listing_id = :offer_id;
+
+-- name: find_mutual(match_id)^
+-- record_class: MutualMatch
+select mutual_match_id, buyer_listing_id, seller_listing_id, buyer_user_id, seller_user_id, conversation_id, negotiation_id,
+       is_mutual, status, at
+  from mutual_matches where match_id = :match_id;
+
+-- name: page_mutual(user_id, before, most)
+-- record_class: MutualMatch
+-- The newest first, each side by its own index.
+select mutual_match_id, buyer_listing_id, seller_listing_id, buyer_user_id, seller_user_id, conversation_id, negotiation_id,
+       is_mutual, status, at
+  from (
+    (select * from mutual_matches
+      where buyer_user_id = :user_id and (:before::uuid is null or mutual_match_id < :before::uuid)
+      order by mutual_match_id desc limit :most)
+    union all
+    (select * from mutual_matches
+      where seller_user_id = :user_id and (:before::uuid is null or mutual_match_id < :before::uuid)
+      order by mutual_match_id desc limit :most)) both_sides
+ order by mutual_match_id desc limit :most;
+
+-- name: note_deal(negotiation_id)
+-- record_class: Dealt
+-- What the two of a negotiation matched by, if they did; the caller holds the negotiation.
+with dealt as (
+    update mutual_matches set status = 'deal_made' where negotiation_id = :negotiation_id and status <> 'deal_made'
+    returning match_id, buyer_user_id, seller_user_id
+)
+update listing_matches m
+   set status = 'deal_made', version = m.version + 1
+  from dealt d
+ where m.match_id = d.match_id
+returning d.match_id, d.buyer_user_id, d.seller_user_id;
+
+-- name: close_mutual(negotiation_ids)
+-- record_class: MutualMatch
+-- Negotiations have ended without a deal, and the caller holds them.
+update mutual_matches set status = 'closed'
+ where negotiation_id = any (:negotiation_ids::uuid[]) and status = 'active'
+returning mutual_match_id, buyer_listing_id, seller_listing_id, buyer_user_id, seller_user_id, conversation_id, negotiation_id,
+          is_mutual, status, at;
