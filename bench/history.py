@@ -111,7 +111,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a case took, in milliseconds, how often it was `unavailable`, and how many messages its page had."""
+    """How long a case took, in milliseconds, how often it was `unavailable`, and how full its pages were."""
 
     case: Case
     times: int
@@ -234,7 +234,7 @@ async def measure(ask: Ask, case: Case, times: int) -> Timing:
         if n >= WARM:
             taken.append((time.perf_counter() - begun) * 1000)
             refused += answer is None
-        page = len(answer["messages"]) if answer else 0
+        page = len(answer.get("messages", answer.get("listings", ()))) if answer else 0
     p95 = statistics.quantiles(taken, n=20, method="inclusive")[-1] if len(taken) > 1 else taken[0]
     return Timing(case, len(taken), refused, statistics.median(taken), p95, page)
 

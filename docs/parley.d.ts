@@ -16,10 +16,32 @@ export type Id = string;
 /** RFC 3339, UTC, milliseconds: 2026-11-20T17:00:00.000Z. */
 export type Time = string;
 
+export interface AcceptAnswer {
+  faq_id: Id;
+}
+
+export interface ActOnMatch {
+  match_id: Id;
+  action: MatchAction;
+  metadata?: Record<string, unknown>;
+}
+
+/** A match as it is now, and the mutual match where both want it. */
+export interface ActedOn {
+  match: Match;
+  mutual_match?: MutualMatch | null;
+}
+
 export interface AddParticipant {
   conversation_id: Id;
   user_id: Id;
   role?: ParticipantRole;
+}
+
+export interface AskQuestion {
+  listing_id: Id;
+  text: string;
+  client_id: string;
 }
 
 /** An attachment as its message shows it; `size` in bytes, `sha256` in hex, `url` stable and without a signature. */
@@ -39,6 +61,18 @@ export interface Auth {
   rooms?: Record<string, number>;
 }
 
+/** What is answered to buyers of a listing: accepted from a price on, declined under one, countered between. */
+export interface AutoRule {
+  listing_id: Id;
+  accept_at: Money | null;
+  decline_below: Money | null;
+  counter_step: Money | null;
+  max_rounds: number | null;
+  enabled: boolean;
+  version: number;
+  at: Time;
+}
+
 /** Somebody whom one has blocked, or blocks no more. */
 export interface BlockChanged {
   user_id: Id;
@@ -49,9 +83,34 @@ export interface BlockUser {
   user_id: Id;
 }
 
+/** A deal at the asked price. */
+export interface Bought {
+  transaction: Transaction;
+}
+
+export interface BuyListing {
+  listing_id: Id;
+  version: number;
+  client_id: string;
+  quantity?: number;
+}
+
+/** Whose the last move was: a person's, or an auto-rule's in their name. */
+export type By = "person" | "rule";
+
+export type Category = "trading_cards" | "mens_fashion" | "sneakers" | "sports_cards" | "collectibles" | "electronics" | "home_decor" | "beauty" | "kids_baby" | "furniture" | "books" | "other";
+
+export interface CloseListing {
+  listing_id: Id;
+}
+
+export type CloseReason = "countered" | "declined" | "auto_declined" | "withdrawn" | "superseded" | "listing_sold" | "listing_closed" | "timeout" | "payment_lapsed" | "blocked";
+
 export interface CompleteAttachment {
   attachment_id: Id;
 }
+
+export type Condition = "new" | "like_new" | "good" | "fair";
 
 /** All that its viewer sees of a conversation. */
 export interface Conversation {
@@ -82,6 +141,17 @@ export interface Conversations {
   next: string | null;
 }
 
+export interface CounterOffer {
+  offer_id: Id;
+  version: number;
+  price: MoneyInput;
+  client_id: string;
+  quantity?: number | null;
+  message?: string | null;
+  /** seconds that it stands */
+  expires_in_s?: number;
+}
+
 export interface CreateAttachment {
   name: string;
   content_type: "application/pdf" | "audio/aac" | "audio/mp4" | "audio/mpeg" | "audio/ogg" | "audio/wav" | "audio/webm" | "image/gif" | "image/jpeg" | "image/png" | "image/webp" | "video/mp4" | "video/quicktime" | "video/webm";
@@ -98,10 +168,62 @@ export interface CreateConversation {
   listing_id?: Id | null;
 }
 
+export interface CreateListing {
+  kind: ListingKind;
+  title: string;
+  description: string;
+  price: MoneyInput;
+  category: Category;
+  client_id: string;
+  thread_id?: Id | null;
+  condition?: Condition | null;
+  quantity?: number;
+  feed?: Feed;
+  images?: string[];
+  video?: string | null;
+  thumbnail?: string | null;
+  location?: LocationInput | null;
+  expires_at?: Time | null;
+}
+
+export interface CreateReview {
+  transaction_id: Id;
+  rating: number;
+  client_id: string;
+  text?: string | null;
+}
+
+export interface CreateThread {
+  title: string;
+  category: Category;
+  client_id: string;
+  description?: string | null;
+}
+
+/** A deal on paper. `offers` are all of its negotiation, none where it was bought at the asked price. */
+export interface DealReceipt {
+  transaction_id: Id;
+  terms: Terms;
+  parties: Parties;
+  times: Times;
+  offers: Offer[];
+  history_sha256: string;
+}
+
 /** An attachment and where its bytes are to be PUT; upload_url is null once it is complete. */
 export interface Declared {
   attachment: Attachment;
   upload_url: string | null;
+}
+
+export interface DeclineAll {
+  listing_id: Id;
+  below?: MoneyInput | null;
+}
+
+/** How many offers were declined; ask again where it is a thousand. */
+export interface DeclinedAll {
+  declined: number;
 }
 
 export interface DeleteAccount {
@@ -120,6 +242,38 @@ export interface EditMessage {
   text: string;
   version: number;
 }
+
+export interface ExtendListing {
+  listing_id: Id;
+  expires_at?: Time | null;
+}
+
+/** A question, an answer of the listing's owner, or a reply to any of them; no text where its author is erased. */
+export interface Faq {
+  faq_id: Id;
+  listing_id: Id;
+  user_id: Id;
+  parent_id: Id | null;
+  type: FaqType;
+  text: string | null;
+  is_accepted: boolean;
+  at: Time;
+}
+
+export type FaqType = "question" | "answer" | "reply";
+
+/** A page of questions, answers and replies; `next` is the `before` of the page behind it. */
+export interface Faqs {
+  faqs: Faq[];
+  next: string | null;
+}
+
+export interface FavorThread {
+  thread_id: Id;
+  on?: boolean;
+}
+
+export type Feed = "discover" | "community";
 
 export interface FileReport {
   subject: SubjectInput;
@@ -146,6 +300,12 @@ export interface Forgot {
   email: string;
 }
 
+/** A page of listings, in the order asked for; `next` is the `before` of the page behind it. */
+export interface FoundListings {
+  listings: Listing[];
+  next: string | null;
+}
+
 /** A page of messages, the latest first; `next` is the `before` of the page behind it. */
 export interface FoundMessages {
   messages: Message[];
@@ -156,8 +316,28 @@ export interface GetAttachment {
   attachment_id: Id;
 }
 
+export interface GetAutoRule {
+  listing_id: Id;
+}
+
 export interface GetConversation {
   conversation_id: Id;
+}
+
+export interface GetListing {
+  listing_id: Id;
+}
+
+export interface GetNegotiation {
+  negotiation_id: Id;
+}
+
+export interface GetThread {
+  thread_id: Id;
+}
+
+export interface GetTransaction {
+  transaction_id: Id;
 }
 
 export interface GetUser {
@@ -175,12 +355,6 @@ export interface Hello {
   rooms: Record<string, number>;
   reset: string[];
   truncated: boolean;
-}
-
-/** A page of messages, ascending by seq; `more` says whether there are others beyond it in the direction read. */
-export interface History {
-  messages: Message[];
-  more: boolean;
 }
 
 export interface JoinRoom {
@@ -208,6 +382,11 @@ export interface LeaveRoom {
   room: string;
 }
 
+export interface LikeListing {
+  listing_id: Id;
+  on: boolean;
+}
+
 /** Where an attachment can be downloaded, and until when; `url` is relative to the server's address. */
 export interface Link {
   url: string;
@@ -220,8 +399,54 @@ export interface ListConversations {
   limit?: number;
 }
 
+export interface ListFaqs {
+  listing_id: Id;
+  before?: string | null;
+  limit?: number;
+}
+
+export interface ListMatches {
+  listing_id?: Id | null;
+  status?: MatchStatus | null;
+  before?: Id | null;
+  limit?: number;
+}
+
+export interface ListMutual {
+  before?: Id | null;
+  limit?: number;
+}
+
+export interface ListNegotiations {
+  role?: "buyer" | "seller" | null;
+  status?: NegotiationStatus | null;
+  listing_id?: Id | null;
+  before?: Id | null;
+  limit?: number;
+}
+
 export interface ListReports {
   status?: ReportStatus | null;
+  before?: Id | null;
+  limit?: number;
+}
+
+export interface ListReviews {
+  user_id: Id;
+  before?: Id | null;
+  limit?: number;
+}
+
+export interface ListThreads {
+  category?: Category | null;
+  joined?: boolean | null;
+  before?: string | null;
+  limit?: number;
+}
+
+export interface ListTransactions {
+  role?: "buyer" | "seller" | null;
+  status?: TransactionStatus | null;
   before?: Id | null;
   limit?: number;
 }
@@ -243,6 +468,51 @@ export interface ListedReport {
   user: PublicUser | null;
 }
 
+/** All that its viewer sees of a listing; `distance_m` where a place was searched from. */
+export interface Listing {
+  listing_id: Id;
+  user_id: Id;
+  thread_id: Id | null;
+  kind: ListingKind;
+  title: string;
+  description: string;
+  price: Money;
+  category: Category;
+  condition: Condition | null;
+  quantity: number;
+  reserved: number;
+  sold: number;
+  feed: Feed;
+  images: string[];
+  video: string | null;
+  thumbnail: string | null;
+  location: Location | null;
+  status: ListingStatus;
+  views: number;
+  likes: number;
+  version: number;
+  expires_at: Time;
+  at: Time;
+  liked: boolean;
+  distance_m: number | null;
+}
+
+export type ListingKind = "for_sale" | "wtb";
+
+export type ListingStatus = "active" | "reserved" | "sold" | "expired" | "closed";
+
+/** A place, in degrees (WGS 84). */
+export interface Location {
+  lat: number;
+  lng: number;
+}
+
+/** A place, in degrees (WGS 84). */
+export interface LocationInput {
+  lat: number;
+  lng: number;
+}
+
 export interface LogIn {
   login: string;
   password: string;
@@ -251,6 +521,18 @@ export interface LogIn {
 
 export interface LogOut {
   all?: boolean;
+}
+
+export interface MakeOffer {
+  listing_id: Id;
+  price: MoneyInput;
+  listing_version: number;
+  client_id: string;
+  buyer_id?: Id | null;
+  quantity?: number;
+  message?: string | null;
+  /** seconds that it stands */
+  expires_in_s?: number;
 }
 
 export interface Mark {
@@ -263,6 +545,41 @@ export interface Mark {
 export interface Marks {
   read_seq: number;
   delivered_seq: number;
+}
+
+/** Something wanted and something for sale that may belong together, as one of the two owners sees it. `source_listing` is the one that was new, or had changed, when it was found. `score` is the sum of the reasons' points; under 40 it is a match no more, and comes back if it rises. `status` is the viewer's own. */
+export interface Match {
+  match_id: Id;
+  source_listing: SharedListing;
+  matched_listing: SharedListing;
+  score: number;
+  quality: MatchQuality;
+  reasons: Reason[];
+  status: MatchStatus;
+  at: Time;
+}
+
+export type MatchAction = "viewed" | "interested" | "contacted" | "dismissed" | "reported";
+
+/** 80 points and more, 60 and more, 40 and more. */
+export type MatchQuality = "excellent" | "good" | "possible";
+
+/** What a match stands on. */
+export type MatchReason = "text" | "price" | "category" | "near" | "condition";
+
+/** What a match is to one of its owners. */
+export type MatchStatus = "new" | "viewed" | "interested" | "contacted" | "dismissed" | "mutual" | "deal_made";
+
+/** A page of matches; `next` is the `before` of the page behind it. */
+export interface Matches {
+  matches: Match[];
+  next: Id | null;
+}
+
+/** Somebody who has come, or gone. */
+export interface MemberMoved {
+  thread_id: Id;
+  user_id: Id;
 }
 
 /** A message; `seq` is that of its `message:created` in the room's log. */
@@ -286,6 +603,12 @@ export interface Message {
 
 export type MessageType = "text" | "image" | "offer" | "system" | "ai";
 
+/** A page of messages, ascending by seq; `more` says whether there are others beyond it in the direction read. */
+export interface MessagesHistory {
+  messages: Message[];
+  more: boolean;
+}
+
 /** One's own fields of a conversation. `head_seq` is there when the conversation has come back from the archive: the socket has been joined to its room behind that seq. */
 export interface Mine {
   conversation_id: Id;
@@ -298,8 +621,144 @@ export interface Mine {
   head_seq?: number | null;
 }
 
+/** An amount in its currency's minor units. */
+export interface Money {
+  /** in minor units */
+  amount: number;
+  /** ISO 4217 */
+  currency: string;
+}
+
+/** An amount in its currency's minor units. */
+export interface MoneyInput {
+  /** in minor units */
+  amount: number;
+  /** ISO 4217 */
+  currency: string;
+}
+
+export interface MoveOffer {
+  offer_id: Id;
+  version: number;
+}
+
+export interface MoveTransaction {
+  transaction_id: Id;
+  version: number;
+}
+
+/** Two who want to deal with each other: what is wanted is the buyer's listing, what is for sale the seller's. */
+export interface MutualMatch {
+  mutual_match_id: Id;
+  buyer_listing_id: Id;
+  seller_listing_id: Id;
+  buyer_user_id: Id;
+  seller_user_id: Id;
+  conversation_id: Id;
+  negotiation_id: Id | null;
+  is_mutual: boolean;
+  status: MutualStatus;
+  at: Time;
+}
+
+/** A page of mutual matches; `next` is the `before` of the page behind it. */
+export interface MutualMatches {
+  mutual_matches: MutualMatch[];
+  next: Id | null;
+}
+
+/** `closed` is one whose negotiation has ended without a deal. */
+export type MutualStatus = "active" | "deal_made" | "closed";
+
+export interface NameThread {
+  thread_id: Id;
+}
+
+/** A circle: its middle in degrees (WGS 84), its radius in metres. */
+export interface Near {
+  lat: number;
+  lng: number;
+  radius_m: number;
+}
+
+/** A negotiation. `rivals`, the other buyers with an offer on the table, are counted for its seller, on asking. Read from the database, `current_offer` is JSON as PostgreSQL made it. */
+export interface Negotiation {
+  negotiation_id: Id;
+  listing_id: Id;
+  buyer_id: Id;
+  seller_id: Id;
+  conversation_id: Id;
+  status: NegotiationStatus;
+  turn: Side;
+  round: number;
+  rounds_left: number;
+  rivals: number | null;
+  current_offer: Offer | null;
+  version: number;
+  at: Time;
+}
+
+export type NegotiationStatus = "open" | "agreed" | "completed" | "closed";
+
+/** A page of negotiations; `next` is the `before` of the page behind it. */
+export interface Negotiations {
+  negotiations: Negotiation[];
+  next: Id | null;
+}
+
+/** All offers in their order, each with what differs from its parent, and the SHA-256 of their terms. */
+export interface NegotiationsHistory {
+  offers: Offer[];
+  history_sha256: string;
+}
+
 /** No fields. */
 export type Nothing = Record<string, never>;
+
+/** An offer. `price` is of one piece; `changes` names what differs from the parent; `by` is who moved it last. Read from the database, `price` is JSON as PostgreSQL made it. */
+export interface Offer {
+  offer_id: Id;
+  negotiation_id: Id;
+  listing_id: Id;
+  listing_version: number;
+  maker_id: Id;
+  buyer_id: Id;
+  seller_id: Id;
+  price: Money;
+  quantity: number;
+  message: string | null;
+  status: OfferStatus;
+  close_reason: CloseReason | null;
+  by: By;
+  parent_offer_id: Id | null;
+  changes: string[];
+  round: number;
+  version: number;
+  expires_at: Time;
+  at: Time;
+}
+
+/** An offer that ends soon. */
+export interface OfferExpiring {
+  offer_id: Id;
+  negotiation_id: Id;
+  expires_at: Time;
+}
+
+/** An offer, and the negotiation in which it is on the table. */
+export interface OfferMade {
+  offer: Offer;
+  negotiation: Negotiation;
+}
+
+/** An offer that was moved, its negotiation, and the deal where there is one. */
+export interface OfferMoved {
+  offer: Offer;
+  negotiation: Negotiation;
+  transaction?: Transaction | null;
+}
+
+export type OfferStatus = "pending" | "accepted" | "rejected" | "expired" | "cancelled";
 
 /** With the viewer's own fields, for their own room. No last_message: logged text could not be erased from here. */
 export interface OwnConversation {
@@ -347,6 +806,12 @@ export interface ParticipantRemoved {
 
 export type ParticipantRole = "owner" | "admin" | "member";
 
+/** Between whom. */
+export interface Parties {
+  buyer_id: Id;
+  seller_id: Id;
+}
+
 /** Whether somebody is there on any device; if not, since when, where that is known. */
 export interface Presence {
   user_id: Id;
@@ -361,6 +826,9 @@ export interface PromoteParticipant {
   user_id: Id;
   role?: ParticipantRole;
 }
+
+/** Who moves the money: the two among themselves, or Stripe. */
+export type Provider = "manual" | "stripe";
 
 /** An account as others see it. */
 export interface PublicUser {
@@ -395,8 +863,18 @@ export interface ReadHistory {
   limit?: number;
 }
 
+export interface ReadNegotiation {
+  negotiation_id: Id;
+}
+
 export interface ReadRevisions {
   message_id: Id;
+}
+
+/** What speaks for a match, and how many of its points it gave. */
+export interface Reason {
+  reason: MatchReason;
+  points: number;
 }
 
 /** Somebody's marks in a conversation. */
@@ -474,6 +952,23 @@ export interface ResolveReport {
   dismiss?: boolean;
 }
 
+/** What one of the two of a deal says of the other. No text: there was none, or its author is gone. */
+export interface Review {
+  review_id: Id;
+  transaction_id: Id;
+  author_id: Id;
+  subject_id: Id;
+  rating: number;
+  text: string | null;
+  at: Time;
+}
+
+/** A page of reviews; `next` is the `before` of the page behind it. */
+export interface Reviews {
+  reviews: Review[];
+  next: Id | null;
+}
+
 /** What a message said before an edit, and since when. */
 export interface Revision {
   version: number;
@@ -491,6 +986,27 @@ export interface RevokeSession {
 }
 
 export type Role = "buyer" | "seller" | "mentor" | "admin";
+
+export interface SayMore {
+  parent_id: Id;
+  text: string;
+  client_id: string;
+}
+
+export interface SearchListings {
+  query?: string | null;
+  kind?: ListingKind | null;
+  category?: Category | null;
+  thread_id?: Id | null;
+  user_id?: Id | null;
+  price_min?: MoneyInput | null;
+  price_max?: MoneyInput | null;
+  near?: Near | null;
+  feed?: Feed | null;
+  sort?: Sort;
+  before?: string | null;
+  limit?: number;
+}
 
 export interface SearchMessages {
   query: string;
@@ -551,6 +1067,15 @@ export interface Sessions {
   sessions: Session[];
 }
 
+export interface SetAutoRule {
+  listing_id: Id;
+  enabled: boolean;
+  accept_at?: MoneyInput | null;
+  decline_below?: MoneyInput | null;
+  counter_step?: MoneyInput | null;
+  max_rounds?: number | null;
+}
+
 export interface SetPresence {
   state: "away" | "online";
 }
@@ -574,6 +1099,52 @@ export interface SharedConversation {
   at: Time;
 }
 
+/** What everybody sees alike of a listing: all that shared rooms are told. `price` is of one piece. `version` moves with its terms: title, description, price, category, condition, quantity, images. */
+export interface SharedListing {
+  listing_id: Id;
+  user_id: Id;
+  thread_id: Id | null;
+  kind: ListingKind;
+  title: string;
+  description: string;
+  price: Money;
+  category: Category;
+  condition: Condition | null;
+  quantity: number;
+  reserved: number;
+  sold: number;
+  feed: Feed;
+  images: string[];
+  video: string | null;
+  thumbnail: string | null;
+  location: Location | null;
+  status: ListingStatus;
+  views: number;
+  likes: number;
+  version: number;
+  expires_at: Time;
+  at: Time;
+}
+
+/** What everybody sees alike of a thread: all that its room is told. No level before anybody has boosted it. */
+export interface SharedThread {
+  thread_id: Id;
+  title: string;
+  description: string | null;
+  category: Category;
+  owner_id: Id;
+  member_count: number;
+  boost_level: string | null;
+  boost_points: number;
+  is_hot: boolean;
+  is_pinned: boolean;
+  version: number;
+  at: Time;
+}
+
+/** A side of a negotiation, or neither. */
+export type Side = "buyer" | "seller" | "none";
+
 /** A session's tokens; `expires_at` is the access token's end. */
 export interface SignedIn {
   user: User;
@@ -581,6 +1152,9 @@ export interface SignedIn {
   refresh_token: string;
   expires_at: Time;
 }
+
+/** In which order; of equals the newest first, by price the oldest. */
+export type Sort = "new" | "price" | "distance" | "relevance";
 
 /** What a report is about. */
 export interface Subject {
@@ -595,6 +1169,14 @@ export interface SubjectInput {
 }
 
 export type SubjectKind = "user" | "message" | "conversation";
+
+/** As `Money`, where it may also be nothing. */
+export interface Sum {
+  /** in minor units */
+  amount: number;
+  /** ISO 4217 */
+  currency: string;
+}
 
 export interface SyncRoom {
   room: string;
@@ -616,6 +1198,109 @@ export interface SyncedEvent {
   payload: unknown;
   seq: number;
   at: Time;
+}
+
+/** What was agreed: the price is of one piece, `listing_version` that of the terms it was agreed about. */
+export interface Terms {
+  listing_id: Id;
+  listing_version: number;
+  price: Money;
+  quantity: number;
+  subtotal: Money;
+  platform_fee: Sum;
+  seller_payout: Sum;
+  provider: Provider;
+}
+
+export interface TestAutoRule {
+  listing_id: Id;
+  accept_at?: MoneyInput | null;
+  decline_below?: MoneyInput | null;
+  counter_step?: MoneyInput | null;
+  max_rounds?: number | null;
+  enabled?: boolean;
+}
+
+/** What the rule would have answered to an offer; `price` is that of a counter-offer. */
+export interface TestedOffer {
+  offer_id: Id;
+  offered: Money;
+  decision: Verdict;
+  price: Money | null;
+}
+
+/** The answers to the last offers, the latest first. */
+export interface TestedRule {
+  decisions: TestedOffer[];
+}
+
+/** All that its viewer sees of a thread. */
+export interface Thread {
+  thread_id: Id;
+  title: string;
+  description: string | null;
+  category: Category;
+  owner_id: Id;
+  member_count: number;
+  boost_level: string | null;
+  boost_points: number;
+  is_hot: boolean;
+  is_pinned: boolean;
+  version: number;
+  at: Time;
+  joined: boolean;
+  favorite: boolean;
+}
+
+/** There is no such thread any more. */
+export interface ThreadDeleted {
+  thread_id: Id;
+}
+
+/** A page of threads; `next` is the `before` of the page behind it. */
+export interface Threads {
+  threads: Thread[];
+  next: string | null;
+}
+
+/** When; `ended_at` is when it was cancelled, had failed or was refunded. */
+export interface Times {
+  agreed_at: Time;
+  pay_by: Time;
+  buyer_confirmed_at: Time | null;
+  seller_confirmed_at: Time | null;
+  paid_at: Time | null;
+  paid_out_at: Time | null;
+  ended_at: Time | null;
+}
+
+/** A deal; `client_secret` is for its buyer, who pays with it while it is pending. */
+export interface Transaction {
+  transaction_id: Id;
+  negotiation_id: Id | null;
+  offer_id: Id | null;
+  listing_id: Id;
+  buyer_id: Id;
+  seller_id: Id;
+  subtotal: Money;
+  platform_fee: Sum;
+  seller_payout: Sum;
+  status: TransactionStatus;
+  provider: Provider;
+  pay_by: Time;
+  paid_at: Time | null;
+  paid_out_at: Time | null;
+  version: number;
+  at: Time;
+  client_secret?: string | null;
+}
+
+export type TransactionStatus = "pending" | "completed" | "failed" | "refunded" | "cancelled";
+
+/** A page of deals; `next` is the `before` of the page behind it. */
+export interface Transactions {
+  transactions: Transaction[];
+  next: Id | null;
 }
 
 /** All who type in a conversation now. */
@@ -655,6 +1340,31 @@ export interface UpdateConversation {
   pinned?: boolean;
 }
 
+export interface UpdateListing {
+  listing_id: Id;
+  version: number;
+  title?: string;
+  description?: string;
+  price?: MoneyInput;
+  category?: Category;
+  condition?: Condition | null;
+  quantity?: number;
+  feed?: Feed;
+  images?: string[] | null;
+  video?: string | null;
+  thumbnail?: string | null;
+  location?: LocationInput | null;
+}
+
+export interface UpdateThread {
+  thread_id: Id;
+  version: number;
+  title?: string;
+  description?: string | null;
+  category?: Category;
+  is_pinned?: boolean;
+}
+
 /** An account as its owner sees it. */
 export interface User {
   user_id: Id;
@@ -683,6 +1393,8 @@ export type UserStatus = "active" | "inactive" | "suspended" | "deleted";
 export interface Users {
   users: PublicUser[];
 }
+
+export type Verdict = "accept" | "decline" | "counter" | "leave";
 
 export interface Watch {
   user_ids: Id[];
@@ -871,6 +1583,27 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
+  /** Let the server answer offers on a listing of one's own from now on. What is left out is left to oneself. */
+  "autorule:set": {
+    payload: SetAutoRule;
+    data: AutoRule;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Look at the rule of a listing of one's own. */
+  "autorule:get": {
+    payload: GetAutoRule;
+    data: AutoRule;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Try a rule against the last 100 offers on a listing of one's own. Nothing is changed. */
+  "autorule:test": {
+    payload: TestAutoRule;
+    data: TestedRule;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
   /** Open a conversation. A private one is unique for the pair and listing: where it exists, it is the answer. */
   "conversation:create": {
     payload: CreateConversation;
@@ -906,6 +1639,111 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
+  /** Ask something about a listing, for everybody to read; not across a block between oneself and its owner. */
+  "faq:ask": {
+    payload: AskQuestion;
+    data: Faq;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Answer a question about one's own listing, as often as one likes. */
+  "faq:answer": {
+    payload: SayMore;
+    data: Faq;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Reply to a question, an answer or another reply; not across a block between oneself and the listing's owner. */
+  "faq:reply": {
+    payload: SayMore;
+    data: Faq;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Let an answer be the accepted one of its question, in place of another that was. */
+  "faq:accept": {
+    payload: AcceptAnswer;
+    data: Faq;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List what was asked about a listing: the newest question first, each followed by all that was said to it. That is in the order of time, so that a parent precedes what hangs on it; a page may end in the middle of it. */
+  "faq:list": {
+    payload: ListFaqs;
+    data: Faqs;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Offer or want something, at a price of one piece; in a thread as one of its members. It ends after 30 days, or when said, up to 365 days ahead. */
+  "listing:create": {
+    payload: CreateListing;
+    data: Listing;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Look at a listing. Others than its owner are counted as views, written within two seconds. */
+  "listing:get": {
+    payload: GetListing;
+    data: Listing;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Take a listing back, for good: what is negotiated about it ends; what has been agreed stays. */
+  "listing:close": {
+    payload: CloseListing;
+    data: Listing;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Put a listing's end off: to 30 days from now, or as said, up to 365 days ahead. What had expired is active again. */
+  "listing:extend": {
+    payload: ExtendListing;
+    data: Listing;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Put a listing on one's wishlist, or take it off; `likes` is exact in the answer, elsewhere within two seconds. */
+  "listing:like": {
+    payload: LikeListing;
+    data: Listing;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Find what is to be had now; with one's own `user_id` all that one has listed, whatever its status. Words are English or Arabic, as in message:search. Prices are of one currency. The newest come first; or, by `sort`, the cheapest, currency by currency; the nearest; the most relevant of the latest 500 that fit. */
+  "listing:search": {
+    payload: SearchListings;
+    data: FoundListings;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Buy what is for sale, at the price that one saw: the stock is reserved, and the deal waits to be paid. */
+  "listing:buy": {
+    payload: BuyListing;
+    data: Bought;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Change what a listing says, from the version that one saw. Its terms move the version: title, description, price, category, condition, quantity, images. Its currency stays, and there are no fewer pieces than are reserved or sold. */
+  "listing:update": {
+    payload: UpdateListing;
+    data: Listing;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List the matches of one's listings, or of one listing, the newest first. New and viewed ones are listed while both listings are to be had and there are 40 points; dismissed ones where their status is asked for; those with somebody who is blocked only once they are mutual. A page may be short where much was passed over: `next: null` alone ends the list. */
+  "match:list": {
+    payload: ListMatches;
+    data: Matches;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Say what a match is to oneself: the last word counts, but to have viewed it takes none back. When both owners are interested, or have contacted each other, it becomes mutual: they have a private conversation about what is for sale, and a negotiation. Until then neither hears of the other's acts. */
+  "match:act": {
+    payload: ActOnMatch;
+    data: ActedOn;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
   /** Send a message. The same client_id again answers with the same message, for good. */
   "message:send": {
     payload: SendMessage;
@@ -916,7 +1754,7 @@ export interface Commands {
   /** Read the messages before or after a seq, or the latest; never those from before one's joining. */
   "message:history": {
     payload: ReadHistory;
-    data: History;
+    data: MessagesHistory;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
@@ -952,6 +1790,76 @@ export interface Commands {
   "message:search": {
     payload: SearchMessages;
     data: FoundMessages;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List what one and somebody else both want, the newest first. */
+  "mutual:list": {
+    payload: ListMutual;
+    data: MutualMatches;
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Look at a negotiation; its seller sees how many rivals have an offer on the table. */
+  "negotiation:get": {
+    payload: GetNegotiation;
+    data: Negotiation;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List one's negotiations, the newest first. `negotiation:changed` in one's own room keeps the list exact. */
+  "negotiation:list": {
+    payload: ListNegotiations;
+    data: Negotiations;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Read all that was offered in a negotiation, for good. */
+  "negotiation:history": {
+    payload: ReadNegotiation;
+    data: NegotiationsHistory;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Offer a price for what is for sale; its seller may offer one to who liked it, matched it or wrote to them. */
+  "offer:make": {
+    payload: MakeOffer;
+    data: OfferMade;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Answer an offer with another; without `quantity` it is about as many pieces. */
+  "offer:counter": {
+    payload: CounterOffer;
+    data: OfferMade;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Accept the offer on the table: the stock is reserved and the deal begun in the same transaction. */
+  "offer:accept": {
+    payload: MoveOffer;
+    data: OfferMoved;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Decline the offer on the table; the buyer may make another while rounds are left. */
+  "offer:decline": {
+    payload: MoveOffer;
+    data: OfferMoved;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Take one's own offer back from the table. */
+  "offer:withdraw": {
+    payload: MoveOffer;
+    data: OfferMoved;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Decline all buyers' offers on a listing of one's own, or those under a price; at most 1,000 a call. */
+  "offer:decline_all": {
+    payload: DeclineAll;
+    data: DeclinedAll;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
@@ -1032,6 +1940,20 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
+  /** Review the other side of a deal that is completed; once, and for good. */
+  "review:create": {
+    payload: CreateReview;
+    data: Review;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List what was said of somebody, the newest first. */
+  "review:list": {
+    payload: ListReviews;
+    data: Reviews;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
   /** Stand in a room, and be served what came behind `after` first. */
   "room:join": {
     payload: JoinRoom;
@@ -1064,6 +1986,111 @@ export interface Commands {
   "session:revoke": {
     payload: RevokeSession;
     data: Done;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Open a thread, whose owner and first member one is. */
+  "thread:create": {
+    payload: CreateThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Look at a thread. */
+  "thread:get": {
+    payload: GetThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List threads, pinned ones first, then the newest: all, or those that one has joined, or has not. */
+  "thread:list": {
+    payload: ListThreads;
+    data: Threads;
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Change a thread, as its owner; to pin it is the administrators' alone. */
+  "thread:update": {
+    payload: UpdateThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Delete a thread with what is listed and said in it, as its owner or an administrator. What of its listings deals stand on is closed and stays, in no thread. */
+  "thread:delete": {
+    payload: GetThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Join a thread, and take part in its conversation, all of which one sees. */
+  "thread:join": {
+    payload: NameThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Leave a thread. An owner hands over to the longest-standing member; the last one deletes it instead. */
+  "thread:leave": {
+    payload: NameThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Mark a thread that one has joined as a favorite, or no more. */
+  "thread:favorite": {
+    payload: FavorThread;
+    data: Thread;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Look at a deal; its buyer sees the secret to pay it with. */
+  "transaction:get": {
+    payload: GetTransaction;
+    data: Transaction;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** List one's deals, the newest first. `transaction:changed` in one's own room keeps the list exact. */
+  "transaction:list": {
+    payload: ListTransactions;
+    data: Transactions;
+    error: "invalid" | "unauthenticated" | "forbidden" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Say that the money has changed hands, where the two settle it among themselves; with both words it is done. */
+  "transaction:confirm": {
+    payload: MoveTransaction;
+    data: Transaction;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Step back from a deal that is not paid: its stock is to be had again, and the two may go on negotiating. */
+  "transaction:cancel": {
+    payload: MoveTransaction;
+    data: Transaction;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Begin to pay: the answer has the provider's secret, with which the buyer pays. Where the two settle it among themselves it is the buyer's word that the money has changed hands. */
+  "transaction:pay": {
+    payload: MoveTransaction;
+    data: Transaction;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Give back what was paid, all of it. The stock does not come back by itself. */
+  "transaction:refund": {
+    payload: MoveTransaction;
+    data: Transaction;
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    on: "socket" | "http";
+  };
+  /** Have a deal on paper: its terms and times, and all that was offered on the way there, with its SHA-256. */
+  "transaction:receipt": {
+    payload: GetTransaction;
+    data: DealReceipt;
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
@@ -1142,14 +2169,44 @@ export interface Pushes {
   "conversation:updated": [payload: SharedConversation, meta: DurableMeta];
   /** One's own fields of a conversation have changed, on whatever device; receipts included. Room: user. */
   "conversation:mine": [payload: Mine, meta: DurableMeta];
+  /** Something was asked, answered or replied about a listing. Room: listing, user. */
+  "faq:posted": [payload: Faq, meta: DurableMeta];
+  /** An answer is the accepted one of its question; the one before it, if there was one, is no more. Room: listing, user. */
+  "faq:accepted": [payload: Faq, meta: DurableMeta];
+  /** Something is offered or wanted in the thread. Room: thread. */
+  "listing:created": [payload: SharedListing, meta: DurableMeta];
+  /** A listing's terms, stock or status have changed. Room: thread, listing. */
+  "listing:changed": [payload: SharedListing, meta: DurableMeta];
+  /** A listing's time is over. Room: thread, listing. */
+  "listing:expired": [payload: SharedListing, meta: DurableMeta];
+  /** Nothing is left of a listing. Room: thread, listing. */
+  "listing:sold": [payload: SharedListing, meta: DurableMeta];
+  /** A listing was taken back. Room: thread, listing. */
+  "listing:closed": [payload: SharedListing, meta: DurableMeta];
+  /** A listing of one's own and another belong together. Room: user. */
+  "match:found": [payload: Match, meta: DurableMeta];
+  /** A match has other points, or is something else to oneself now. Room: user. */
+  "match:changed": [payload: Match, meta: DurableMeta];
+  /** Both want a match, or what they began has ended. Room: user. */
+  "match:mutual": [payload: MutualMatch, meta: DurableMeta];
+  /** Somebody has joined the thread; ephemeral above 500 members. Room: thread. */
+  "member:joined": [payload: MemberMoved, meta: DurableMeta | EphemeralMeta];
+  /** Somebody has left the thread, and hears no more of it; ephemeral in its room above 500 members. Room: thread, user. */
+  "member:left": [payload: MemberMoved, meta: DurableMeta | EphemeralMeta];
+  /** A message was sent; everybody in the room gets it, its sender too. Room: conversation, thread. */
+  "message:created": [payload: Message, meta: DurableMeta];
   /** A message says something else. Room: conversation, thread. */
   "message:edited": [payload: Message, meta: DurableMeta];
   /** A message is blank now, and so is its copy in the log. Room: conversation, thread. */
   "message:deleted": [payload: Message, meta: DurableMeta];
-  /** A message was sent; everybody in the room gets it, its sender too. Room: conversation, thread. */
-  "message:created": [payload: Message, meta: DurableMeta];
   /** Somebody reacted to a message, or took that back. Room: conversation, thread. */
   "message:reacted": [payload: Message, meta: DurableMeta];
+  /** A negotiation stands otherwise: whose turn it is, how many rounds are left, what is on the table. Room: user. */
+  "negotiation:changed": [payload: Negotiation, meta: DurableMeta];
+  /** An offer was made, or moved to another state. Room: conversation. */
+  "offer:changed": [payload: Offer, meta: DurableMeta];
+  /** An offer ends in an hour, and then in five minutes. Room: user. */
+  "offer:expiring": [payload: OfferExpiring, meta: DurableMeta];
   /** Somebody takes part in the conversation now. Room: conversation, user. */
   "participant:added": [payload: ParticipantAdded, meta: DurableMeta];
   /** Somebody takes part no more, and hears no more. Room: conversation, user. */
@@ -1158,16 +2215,24 @@ export interface Pushes {
   "participant:changed": [payload: ParticipantAdded, meta: DurableMeta];
   /** Somebody whom one watches comes, looks away or goes. Room: user. */
   "presence:changed": [payload: Presence, meta: EphemeralMeta];
-  /** Somebody who takes part has changed what others see of them. Room: conversation. */
+  /** Somebody who takes part has changed what others see of them. Room: conversation, thread. */
   "profile:changed": [payload: PublicUser, meta: EphemeralMeta];
   /** Somebody has read, or received, up to there. Room: conversation, thread. */
   "receipt:changed": [payload: Receipt, meta: EphemeralMeta];
+  /** One of the two of a deal has reviewed the other. Room: user. */
+  "review:created": [payload: Review, meta: DurableMeta];
   /** This instance stops soon. Room: user. */
   "server:draining": [payload: ServerDraining, meta: EphemeralMeta];
   /** This socket's token ends within a minute; to that socket alone. Room: user. */
   "session:expiring": [payload: SessionExpiring, meta: EphemeralMeta];
   /** A session has ended; its sockets are closed. Room: user. */
   "session:revoked": [payload: SessionRevoked, meta: DurableMeta];
+  /** A thread has other terms or another owner, or turned hot or cold. Room: thread. */
+  "thread:changed": [payload: SharedThread, meta: DurableMeta];
+  /** The thread is gone, and its room with it: nothing follows. Room: thread. */
+  "thread:deleted": [payload: ThreadDeleted, meta: DurableMeta];
+  /** A deal was made, paid, or has ended. Room: user. */
+  "transaction:changed": [payload: Transaction, meta: DurableMeta];
   /** The list of who types has changed. Room: conversation, thread. */
   "typing:changed": [payload: TypingChanged, meta: EphemeralMeta];
   /** One's account has changed. Room: user. */

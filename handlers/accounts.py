@@ -13,7 +13,7 @@ from server.commands.context import Context, encode
 from server.commands.registry import Limit, Payload, Transport, anyone, command, push, signed_in
 from server.commands.tokens import hash_stored_token, new_stored_token
 from server.errors import Conflict, Invalid, NotFound, RateLimited, TooLarge, Unauthenticated
-from server.rooms.names import conversation_room, user_room
+from server.rooms.names import Room, user_room
 from storage import Time, resets, rooms, sessions, users
 from storage.users import PublicUser, User
 
@@ -50,7 +50,7 @@ profile_changed = push(
     "profile:changed",
     PublicUser,
     "Somebody who takes part has changed what others see of them.",
-    rooms=("conversation",),
+    rooms=("conversation", "thread"),
     ephemeral=True,
 )
 
@@ -213,8 +213,8 @@ async def update(ctx: Context, p: UpdateAccount) -> User:
         ctx.then(lambda: ctx.services.notifier.email_changed(before.email, before.username, before.locale))
     ctx.push(user_updated, after, to=user_room(after.user_id))
     if after.public() != before.public():
-        for conversation_id in await users.list_conversation_ids(ctx.db, after.user_id, TOLD_CONVERSATIONS):
-            ctx.tell(profile_changed, after.public(), to=conversation_room(conversation_id), merge=after.user_id)
+        for room in await users.list_talk_rooms(ctx.db, after.user_id, TOLD_CONVERSATIONS):
+            ctx.tell(profile_changed, after.public(), to=Room(room.kind, room.room_id), merge=after.user_id)
     return after
 
 

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import msgspec
 
+from handlers.endings import end_between
 from handlers.nothing import Done, Nothing
 from handlers.users import Users
 from server.commands.context import Context
@@ -35,7 +36,11 @@ class BlockUser(Payload, frozen=True):
 async def block(ctx: Context, p: BlockUser) -> Done:
     """Block somebody; one who is blocked already stays so."""
     await _check(ctx, p)
+    # Whoever makes one of the two an offer meanwhile holds them both: it comes before this, and ends, or sees it.
+    await users.lock_users(ctx.db, [ctx.user.user_id, p.user_id])
     if await blocks.create_block(ctx.db, ctx.user.user_id, p.user_id):
+        changes = await end_between(ctx, ctx.user.user_id, p.user_id)
+        await changes.tell()
         ctx.push(block_changed, BlockChanged(p.user_id, blocked=True), to=user_room(ctx.user.user_id))
         ctx.then(lambda: _review(ctx, p.user_id))
     if await blocks.count_blocks(ctx.db, ctx.user.user_id) > BLOCKS:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.permissions import admit_to_conversations, admit_to_own_room
+from handlers.permissions import admit_to_conversations, admit_to_listings, admit_to_own_room, admit_to_threads
 from server.commands.context import Caller, Services, encode
 from server.commands.gateway import Welcome
 from server.commands.pages import Seq
@@ -61,6 +61,8 @@ def register_rooms(joining: Joining) -> None:
     """Say who may stand in each kind of room."""
     joining.admit_to("user", admit_to_own_room)
     joining.admit_to("conversation", admit_to_conversations)
+    joining.admit_to("thread", admit_to_threads)
+    joining.admit_to("listing", admit_to_listings)
 
 
 class Admitting:

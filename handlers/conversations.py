@@ -15,8 +15,8 @@ from server.commands.context import Context, Work, digest
 from server.commands.pages import within
 from server.commands.registry import ClientId, Limit, Payload, command, push, signed_in
 from server.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
-from server.rooms.names import conversation_room, user_room
-from storage import as_time, blocks, command_keys, conversations, participants, rooms, users
+from server.rooms.names import Room, conversation_room, thread_room, user_room
+from storage import as_time, blocks, command_keys, conversations, listings, participants, rooms, users
 from storage.conversations import Conversation, Header, Mine, OwnConversation, Place, SharedConversation
 
 LIST_PAGE = 100
@@ -50,6 +50,11 @@ class CreateConversation(Payload, frozen=True):
     listing_id: UUID | None = None
 
 
+def room_of(kind: ConversationKind, conversation_id: UUID) -> Room:
+    """Where a conversation is heard: a thread's in the thread's room."""
+    return thread_room(conversation_id) if kind == ConversationKind.THREAD else conversation_room(conversation_id)
+
+
 async def as_seen(ctx: Context, conversation_id: UUID, *, people: int = LISTED_PEOPLE) -> Conversation:
     """A conversation as the caller sees it. Raises `NotFound` where they take no part in it."""
     found = await conversations.list_conversations(ctx.db, ctx.user.user_id, [conversation_id], people=people)
@@ -66,6 +71,8 @@ async def create(ctx: Context, p: CreateConversation) -> Conversation:
     _check(p, others, ctx.services.bounds.group_people)
     pair = (me, others[0]) if p.kind == "private" else None
     if len(await users.lock_active(ctx.db, [me, *others])) <= len(others):
+        raise NotFound
+    if p.listing_id is not None and not await listings.keep_visible(ctx.db, p.listing_id):
         raise NotFound
     if pair is not None:
         known = await conversations.find_private(ctx.db, pair, p.listing_id)
@@ -195,6 +202,8 @@ async def update(ctx: Context, p: UpdateConversation) -> Conversation:
 async def _rename(
     ctx: Context, p: UpdateConversation, header: Header, role: ParticipantRole, title: str | None
 ) -> None:
+    if header.kind == ConversationKind.THREAD:
+        raise Forbidden("Its title is the thread's: thread:update changes it.")
     if header.kind != ConversationKind.GROUP:
         raise Forbidden("Only a group has a title.")
     if not may_rename(role):

@@ -7,13 +7,13 @@ from uuid import UUID
 import msgspec
 
 from handlers.permissions import participant_at_the_lock, reader_of_the_message
-from rules.messages import may_delete
+from rules.messages import MessageType, may_delete
 from server.adapters.attachments import delete_files
 from server.commands.context import Context, encode
 from server.commands.registry import Limit, Payload, Push, command, push
 from server.errors import Conflict, Forbidden, NotFound
 from server.rooms import log
-from server.rooms.names import Room, conversation_room
+from server.rooms.names import Room
 from storage import conversations, messages, participants
 from storage.messages import Message, Revision
 
@@ -52,6 +52,7 @@ async def edit(ctx: Context, p: EditMessage) -> Message:
     room, message = await lock_message(ctx, p.message_id)
     if message.sender_id != ctx.user.user_id:
         raise Forbidden("Only its sender edits a message.")
+    _refuse_offers(message)
     if await _is_repeat(ctx, message, p):
         return message
     await refuse_blocked(ctx, room)
@@ -76,6 +77,7 @@ class DeleteMessage(Payload, frozen=True):
 async def delete(ctx: Context, p: DeleteMessage) -> Message:
     """Blank a message for all, wherever its text is kept; its seq stays. Its sender may, and in a group its admins."""
     room, message = await lock_message(ctx, p.message_id)
+    _refuse_offers(message)
     if message.sender_id != ctx.user.user_id:
         part = await participants.find_participant(ctx.db, room.id, ctx.user.user_id)
         if part is None or not may_delete(part.role):
@@ -103,9 +105,16 @@ async def revisions(ctx: Context, p: ReadRevisions) -> Revisions:
     return Revisions(await messages.list_revisions(ctx.db, p.message_id))
 
 
+def _refuse_offers(message: Message) -> None:
+    """Raises `Forbidden` for the message in which an offer stands: what was offered stays said."""
+    if message.type == MessageType.OFFER:
+        raise Forbidden("An offer is neither edited nor deleted: counter or withdraw it.")
+
+
 async def refuse_blocked(ctx: Context, room: Room) -> None:
     """Raises `Conflict` in a private conversation of which one has blocked the other: no more is said there."""
-    if await conversations.has_block(ctx.db, room.id):
+    talk = await conversations.find_talk(ctx.db, room.id)
+    if talk is not None and talk.is_blocked:
         raise Conflict("blocked", "One of you has blocked the other.")
 
 
@@ -117,8 +126,7 @@ async def lock_message(ctx: Context, message_id: UUID) -> tuple[Room, Message]:
     seen = await messages.get_message(ctx.db, ctx.user.user_id, message_id)
     if seen is None:
         raise NotFound
-    room = conversation_room(seen.conversation_id)
-    await ctx.lock(room)
+    [room] = (await ctx.lock_ids(seen.conversation_id)).values()
     message = await messages.get_message(ctx.db, ctx.user.user_id, message_id)
     if message is None:
         raise NotFound

@@ -4,16 +4,19 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.conversations import conversation_created, conversation_mine
+from handlers.conversations import conversation_created, conversation_mine, room_of
 from handlers.edits import message_deleted
+from handlers.members import MemberMoved, member_left
 from handlers.messages import message_created
 from handlers.participants import ParticipantRemoved, participant_added, participant_removed
 from handlers.presence import presence_changed
 from handlers.sessions import SessionRevoked, session_revoked
+from handlers.threads import thread_deleted
 from handlers.typing import TypingChanged, typing_changed
+from rules.conversations import ConversationKind
 from server.commands.context import Services, encode
 from server.rooms.log import Event, ephemeral
-from server.rooms.names import Room, conversation_room, user_room
+from server.rooms.names import Room, conversation_room, thread_room, user_room
 from server.rooms.sockets import Socket
 from server.rooms.typing import Typist
 from storage.presence import Presence
@@ -24,6 +27,7 @@ class _Opened(msgspec.Struct):
 
     conversation_id: UUID
     head_seq: int
+    kind: ConversationKind = ConversationKind.PRIVATE
 
 
 class _Added(msgspec.Struct):
@@ -43,6 +47,7 @@ _decode_back = msgspec.json.Decoder(_Back).decode
 _decode_said = msgspec.json.Decoder(_Said).decode
 _decode_opened = msgspec.json.Decoder(_Opened).decode
 _decode_added = msgspec.json.Decoder(_Added).decode
+_decode_member = msgspec.json.Decoder(MemberMoved).decode
 _decode_removed = msgspec.json.Decoder(ParticipantRemoved).decode
 _decode_revoked = msgspec.json.Decoder(SessionRevoked).decode
 
@@ -60,7 +65,7 @@ def _follow_rooms(services: Services) -> None:
 
     def join(event: Event, opened: _Opened) -> None:
         for socket in services.delivery.sockets_of(event.room.id):
-            services.joining.join_later(socket, conversation_room(opened.conversation_id), opened.head_seq)
+            services.joining.join_later(socket, room_of(opened.kind, opened.conversation_id), opened.head_seq)
 
     def created(event: Event) -> None:
         join(event, _decode_opened(event.payload))
@@ -78,26 +83,38 @@ def _follow_rooms(services: Services) -> None:
         # Of the two copies the one in the conversation counts: nothing behind it is delivered before it.
         return _decode_removed(event.payload).user_id if event.room.kind == "conversation" else None
 
+    def left(event: Event) -> UUID | None:
+        # So too where a thread's log has it; where there is a crowd, the copy in their own room shows them out alone.
+        return _decode_member(event.payload).user_id if event.room.kind == "thread" else None
+
     services.delivery.on(conversation_created.name, created)
     services.delivery.on(participant_added.name, added)
     services.delivery.on(conversation_mine.name, mine)
     services.delivery.on(participant_removed.name, lambda event: _shown_out(services, event))
     services.delivery.on_end(participant_removed.name, removed)
+    services.delivery.on(member_left.name, lambda event: _shown_out(services, event))
+    services.delivery.on_end(member_left.name, left)
+    services.delivery.on_close(thread_deleted.name)
 
 
 def _shown_out(services: Services, event: Event) -> None:
-    """Let nothing of a conversation follow the copy in one's own room, whatever the bus has lost.
+    """Let nothing of a conversation or thread follow the copy in one's own room, whatever the bus has lost.
 
     And have it looked at who may still see that the person is there.
     """
-    removed = _decode_removed(event.payload)
+    if event.name == member_left.name:
+        left = _decode_member(event.payload)
+        user_id, room = left.user_id, thread_room(left.thread_id)
+    else:
+        removed = _decode_removed(event.payload)
+        user_id, room = removed.user_id, conversation_room(removed.conversation_id)
     if event.room.kind == "user":
         for socket in services.delivery.sockets_of(event.room.id):
-            services.joining.review(socket, conversation_room(removed.conversation_id))
+            services.joining.review(socket, room)
             for watched in services.presences.watched_by(socket):
                 services.presences.review(watched)
     else:
-        services.presences.review(removed.user_id)
+        services.presences.review(user_id)
 
 
 def _follow_sessions(services: Services) -> None:

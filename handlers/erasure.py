@@ -10,16 +10,19 @@ from uuid import UUID
 import msgspec
 
 from handlers.edits import message_deleted
+from handlers.forgetting import forget_blocks, forget_dealings, forget_wares
+from handlers.members import go as leave_thread
 from handlers.nothing import Done
 from handlers.participants import go
 from handlers.sessions import end_all
+from handlers.threads import end
 from rules.users import Scope
 from server.adapters.attachments import delete_files
 from server.commands.context import Context, Services, Work, work
 from server.commands.registry import Limit, Payload, command, signed_in
 from server.errors import Unauthenticated, Unavailable
-from server.rooms.names import conversation_room, user_room
-from storage import conversations, erasure, messages, participants, users
+from server.rooms.names import conversation_room, thread_room, user_room
+from storage import conversations, erasure, members, messages, participants, threads, users
 from storage.erasure import Said
 
 BATCH = 200  # messages of one transaction, each with a push
@@ -74,19 +77,26 @@ async def finish_all(services: Services) -> int:
 
 
 async def erase_talk(services: Services, user_id: UUID, batches: float = inf) -> bool:
-    """Take a deleted person out of their groups and blank what they said; whether that was all.
+    """Take a deleted person out of their groups and threads, and blank what they said; whether that was all.
 
-    At most so many batches are done. Everybody in the rooms is told of each message, as of one that its sender deletes.
+    What they dealt in ends first. At most so many batches are done. Everybody in the rooms is told of each message, as
+    of one that its sender deletes.
     """
     await _outwait(services, user_id)
+    await forget_dealings(services, user_id)
+    await forget_wares(services, user_id)
+    await forget_blocks(services, user_id)
     after = ""
     while batches > 0:
         batches -= 1
         async with services.database.connection() as db:
             group = await erasure.find_group(db, user_id)
-            found = [] if group else await erasure.list_messages(db, user_id, after, BATCH)
+            thread = None if group else await members.find_thread(db, user_id)
+            found = [] if group or thread else await erasure.list_messages(db, user_id, after, BATCH)
         if group:
             await work(services, partial(_leave, group, user_id))
+        elif thread:
+            await work(services, partial(_leave_thread, thread, user_id))
         elif found:
             files = await work(services, partial(_blank, found))
             await delete_files(services.attachments, files)
@@ -102,7 +112,7 @@ async def _outwait(services: Services, user_id: UUID) -> None:
     """Hold each of the person's rooms once: whoever wrote there without seeing them deleted has come to an end then."""
 
     async def hold(at_work: Work) -> None:
-        await at_work.lock(*map(conversation_room, found))
+        await at_work.lock_ids(*found)
 
     found = [UUID(int=0)]
     while found:
@@ -119,11 +129,24 @@ async def _leave(group: UUID, user_id: UUID, at_work: Work) -> None:
         await go(at_work, group, part)
 
 
+async def _leave_thread(thread_id: UUID, user_id: UUID, at_work: Work) -> None:
+    """Leave a thread, or delete it where its owner is the last in it: a job takes away what hangs on it."""
+    thread = await threads.lock_thread(at_work.db, thread_id)
+    if thread is None or thread.is_deleted or not await members.is_member(at_work.db, thread_id, user_id):
+        return
+    heir = await members.find_heir(at_work.db, thread_id)
+    await at_work.lock(thread_room(thread_id), user_room(user_id))
+    if thread.owner_id == user_id and heir is None:
+        await end(at_work, thread_id, by=user_id)
+    else:
+        await leave_thread(at_work, thread, user_id, heir)
+
+
 async def _blank(found: Sequence[Said], at_work: Work) -> list[UUID]:
-    await at_work.lock(*{conversation_room(said.conversation_id) for said in found})
+    rooms = await at_work.lock_ids(*{said.conversation_id for said in found})
     # Some may have been deleted by others before the rooms were held: those have been told of.
     blanked, files = await messages.blank_messages(at_work.db, [said.message_id for said in found])
-    for message in await messages.list_blanked(at_work.db, blanked):
-        room = conversation_room(message.conversation_id)
+    for message in await messages.list_messages(at_work.db, blanked):
+        room = rooms[message.conversation_id]
         at_work.push(message_deleted, message, to=room, message_id=message.message_id)
     return files

@@ -13,7 +13,7 @@ from server.commands.pages import Seq, within
 from server.commands.registry import BUSY, ClientId, Limit, Outcome, Payload, command, push
 from server.errors import Conflict, Invalid, NotFound, ParleyError, TooLarge
 from server.rooms.log import Event
-from server.rooms.names import Room, conversation_room, user_room
+from server.rooms.names import Room, conversation_room
 from storage import Time, attachments, messages
 from storage.messages import Appended, Message, NewMessage
 
@@ -44,6 +44,7 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 def _room(p: SendMessage) -> Room:
+    """Whose lock a send needs: a thread's conversation has the thread's room, but under the same id."""
     return conversation_room(p.conversation_id)
 
 
@@ -67,12 +68,11 @@ async def send(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[Outcome
     new = await _new(batch, [calls[n] for n in places])
     for row in await messages.append_messages(batch.db, new, wait=batch.wait):
         if row.ord is None:
-            batch.events.append(_event(user_room(row.room_id), conversation_mine.name, row))
+            batch.events.append(_event(row, conversation_mine.name))
             continue
-        place = places[row.ord - 1]
-        outcomes[place] = _outcome(row)
+        outcomes[places[row.ord - 1]] = _outcome(row)
         if row.outcome == "sent":
-            batch.events.append(_event(_room(calls[place].payload), message_created.name, row))
+            batch.events.append(_event(row, message_created.name))
     return outcomes
 
 
@@ -123,10 +123,10 @@ def _outcome(row: Appended) -> Outcome[Sent]:
     raise LookupError(f"append_messages says {row.outcome}")
 
 
-def _event(room: Room, name: str, row: Appended) -> Event:
-    if row.seq is None or row.at is None or row.payload is None:
+def _event(row: Appended, name: str) -> Event:
+    if row.kind is None or row.seq is None or row.at is None or row.payload is None:
         raise LookupError(f"{name} was appended without its place in the log")
-    return Event(room, row.seq, row.at, name, row.payload)
+    return Event(Room(row.kind, row.room_id), row.seq, row.at, name, row.payload)
 
 
 class ReadHistory(Payload, frozen=True):

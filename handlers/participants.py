@@ -160,6 +160,8 @@ async def leave(ctx: Context, p: LeaveConversation) -> Done:
     part = await participants.find_participant(ctx.db, p.conversation_id, ctx.user.user_id)
     if header is None or part is None:
         return Done()  # shown out meanwhile
+    if header.kind == ConversationKind.THREAD:
+        raise Forbidden("It is a thread's: thread:leave leaves both.")
     if header.kind != ConversationKind.GROUP:
         raise Forbidden("Only a group can be left: archive the conversation, or block the person.")
     await go(ctx, p.conversation_id, part)
@@ -201,5 +203,7 @@ async def _lock_and_judge(ctx: Context, conversation_id: UUID, user_id: UUID) ->
     if header is None or actor is None:
         raise NotFound
     if header.kind != ConversationKind.GROUP:
-        raise Forbidden("Only a group lets people in and shows them out.")
+        raise Forbidden(
+            "Only a group lets people in and shows them out; a thread is joined and left by each for themselves."
+        )
     return actor, await participants.find_participant(ctx.db, conversation_id, user_id)

@@ -9,7 +9,7 @@ from server.commands.context import Context
 from server.commands.registry import Permission, permission
 from server.errors import Forbidden, NotFound
 from server.rooms.joining import Standing
-from storage import Connection, messages, participants, rooms, users
+from storage import Connection, listings, messages, participants, rooms, users
 from storage.participants import Participant
 
 
@@ -47,8 +47,17 @@ participant_at_the_lock = Permission("participant_at_the_lock")
 owner_at_the_lock = Permission("owner_at_the_lock")
 """Those whose own the attachment is, judged by the handler behind its row's lock."""
 
+owner_or_administrator_at_the_lock = Permission("owner_or_administrator_at_the_lock")
+"""A thread's owner and administrators, each for what is theirs to do; judged by the handler behind its lock."""
+
 viewer_of_the_attachment = Permission("viewer_of_the_attachment")
 """An attachment's owner, and those who may read the message that holds it; judged by the statement itself."""
+
+viewer_of_the_listing = Permission("viewer_of_the_listing")
+"""Everybody, while the listing is there; judged by the statement itself."""
+
+owner_of_the_listing = Permission("owner_of_the_listing")
+"""Those whose own the listing is, judged by the handler behind its row's lock."""
 
 member_of_the_room = Permission("member_of_the_room")
 """Those whom the room's own predicate lets in; the handler asks it once the socket is registered."""
@@ -62,5 +71,17 @@ async def admit_to_own_room(db: Connection, user_id: UUID, room_ids: Sequence[UU
 
 async def admit_to_conversations(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
     """A conversation's room is for those who take part in it, from their joining on."""
-    places = await participants.list_places(db, user_id, room_ids)
+    places = await participants.list_places(db, user_id, room_ids, "conversation")
     return {place.conversation_id: Standing(place.head_seq, place.joined_seq) for place in places}
+
+
+async def admit_to_threads(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """A thread's room, which is its conversation's, is for those who have joined it, from its beginning on."""
+    places = await participants.list_places(db, user_id, room_ids, "thread")
+    return {place.conversation_id: Standing(place.head_seq, place.joined_seq) for place in places}
+
+
+async def admit_to_listings(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """A listing's room is for everybody who may see the listing, from its beginning on."""
+    heads = await listings.list_heads(db, room_ids)
+    return {head.room_id: Standing(head.last_seq, 0) for head in heads}

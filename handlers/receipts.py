@@ -8,13 +8,13 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.conversations import conversation_mine
+from handlers.conversations import conversation_mine, room_of
 from handlers.permissions import participant_at_the_lock
 from server.commands.context import Context
 from server.commands.pages import Seq
 from server.commands.registry import Limit, Payload, command, push
 from server.errors import NotFound
-from server.rooms.names import conversation_room, user_room
+from server.rooms.names import user_room
 from storage import conversations
 
 CROWD = 50  # in larger groups others are told nothing
@@ -72,7 +72,8 @@ async def _mark(ctx: Context, conversation_id: UUID, *, read: int, delivered: in
     if moved:
         ctx.push(conversation_mine, mine, to=own)
         quiet = await conversations.is_crowd(ctx.db, conversation_id, CROWD)
-        if not quiet and not await conversations.has_block(ctx.db, conversation_id):
+        talk = None if quiet else await conversations.find_talk(ctx.db, conversation_id)
+        if talk is not None and not talk.is_blocked:
             receipt = Receipt(conversation_id, me, mine.read_seq, mine.delivered_seq)
-            ctx.tell(receipt_changed, receipt, to=conversation_room(conversation_id), merge=me)
+            ctx.tell(receipt_changed, receipt, to=room_of(talk.kind, conversation_id), merge=me)
     return Marks(mine.read_seq, mine.delivered_seq)

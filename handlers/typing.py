@@ -4,12 +4,12 @@ from uuid import UUID
 
 import msgspec
 
+from handlers.conversations import room_of
 from handlers.nothing import Done
 from handlers.permissions import participant
 from rules.typing import TypingState
 from server.commands.context import Context
 from server.commands.registry import Limit, Payload, Transport, command, push
-from server.rooms.names import conversation_room
 from server.rooms.typing import Typist
 from storage import conversations
 
@@ -38,6 +38,7 @@ class SetTyping(Payload, frozen=True):
 @command("typing:set", allow=participant, limit=Limit.READS, transport=Transport.SOCKET)
 async def set_(ctx: Context, p: SetTyping) -> Done:
     """Say that one types, records or has stopped; again every few seconds while it goes on."""
-    if not await conversations.has_block(ctx.db, p.conversation_id):
-        ctx.services.typing.set(conversation_room(p.conversation_id), ctx.user.user_id, p.state)
+    talk = await conversations.find_talk(ctx.db, p.conversation_id)
+    if talk is not None and not talk.is_blocked:
+        ctx.services.typing.set(room_of(talk.kind, p.conversation_id), ctx.user.user_id, p.state)
     return Done()

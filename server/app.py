@@ -15,10 +15,12 @@ from prometheus_client.registry import Collector
 import handlers  # noqa: F401  (declares the commands)
 from handlers.connections import Admitting, register_rooms
 from handlers.effects import register_effects
+from rules.transactions import Provider
 from server.adapters.attachments import FolderStore
 from server.adapters.notifier import LogNotifier, MailNotifier, NoNotifier, Notifier
+from server.adapters.payments import Payments
 from server.attachments import AttachmentRoutes
-from server.commands.context import Services
+from server.commands.context import Market, Services
 from server.commands.dispatch import Dispatcher
 from server.commands.gateway import Gateway
 from server.commands.limits import Limits
@@ -26,6 +28,7 @@ from server.commands.links import Links
 from server.commands.meter import Meter
 from server.commands.passwords import Passwords
 from server.commands.payload import Bounds
+from server.commands.tallies import Tallies
 from server.commands.tokens import Tokens
 from server.config import Config
 from server.http import Http, address_of
@@ -36,6 +39,7 @@ from server.rooms.joining import Joining
 from server.rooms.merging import Merging
 from server.rooms.presence import Presences
 from server.rooms.typing import Typing
+from server.webhooks import WebhookRoutes
 from server.wire import Server
 from storage import Database
 from storage import rooms as room_table
@@ -84,6 +88,7 @@ class Parley:
             links=Links(self._secrets, upload_ttl_s=config.upload_ttl_s, download_ttl_s=config.download_ttl_s),
             attachments=_store(config, deployment.digest_key),
             notifier=_notifier(config),
+            payments=_payments(config),
             bounds=Bounds(
                 config.text_chars,
                 config.nesting,
@@ -92,6 +97,8 @@ class Parley:
                 attachment_bytes=config.attachment_bytes,
                 unsent_bytes=config.unsent_bytes,
             ),
+            market=_market(config),
+            tallies=Tallies(),
             digest_key=deployment.digest_key,
         )
         register_rooms(self.joining)
@@ -122,6 +129,7 @@ class Parley:
         self.wire.attach(app)
         self._http.attach(app, lambda: self.bus.state)
         AttachmentRoutes(self.services, self._http).attach(app)
+        WebhookRoutes(self.services).attach(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
@@ -147,6 +155,8 @@ class Parley:
         await self.delivery.stop()
         await self._runner.cleanup()
         await self.wire.shutdown()
+        if self.services.payments is not None:
+            await self.services.payments.close()
         await self.database.close()
 
     def _registry(self, meter: Meter) -> CollectorRegistry:
@@ -194,3 +204,18 @@ class _State(Collector):
         yield CounterMetricFamily(
             "parley_events_repaired", "Events that came by the log, not by the bus.", value=parley.delivery.repaired
         )
+
+
+def _payments(config: Config) -> Payments | None:
+    """Stripe wherever there is a key for it: deals that were to be paid by it outlive another setting."""
+    if config.stripe_key is None or config.stripe_webhook_secret is None:
+        return None
+    from server.adapters.stripe import StripePayments  # its library takes 0.3 s to import
+
+    return StripePayments(config.stripe_key, config.stripe_webhook_secret, config.stripe_url)
+
+
+def _market(config: Config) -> Market:
+    provider = Provider(config.payments)
+    pay_within_s = config.pay_stripe_s if provider is Provider.STRIPE else config.pay_manual_s
+    return Market(config.offer_rounds, config.fee_bps, provider, pay_within_s, config.listing_days)

@@ -23,8 +23,10 @@ from server.config_kinds import (
     POSTGRES,
     RATE,
     REDIS,
+    SECRET,
     SECRETS,
     SWITCH,
+    URL,
     Kind,
     Mail,
     Rate,
@@ -153,6 +155,24 @@ class Config:
             "milliseconds", "between two things told of somebody's presence")
     drain_ms: int                   = _env("PARLEY_DRAIN_MS", whole(0, 300_000), "5000", "milliseconds",
             "within it the clients of a stopping server return, each at random")
+    listing_days: int               = _env("PARLEY_LISTING_DAYS", whole(1, 365), "30", "days",
+            "a listing's life, where its owner says nothing")
+    offer_rounds: int               = _env("PARLEY_OFFER_ROUNDS", whole(1, 100), "10", "offers",
+            "a negotiation, counter-offers among them")
+    payments: str                   = _env("PARLEY_PAYMENTS", choice("manual", "stripe"), "manual", "provider",
+            "who moves the money: the two among themselves, or Stripe")
+    fee_bps: int                    = _env("PARLEY_FEE_BPS", whole(0, 10_000), "500", "1/100 %",
+            "the platform's share of a deal")
+    pay_manual_s: int               = _env("PARLEY_PAY_MANUAL_S", whole(60, 31_536_000), "259200", "seconds",
+            "to pay a deal among themselves")
+    pay_stripe_s: int               = _env("PARLEY_PAY_STRIPE_S", whole(60, 31_536_000), "900", "seconds",
+            "to pay a deal by Stripe")
+    stripe_key: str | None          = _env("PARLEY_STRIPE_KEY", SECRET, "", "text", "Stripe's secret key",
+            "no payments by Stripe; required with PARLEY_PAYMENTS=stripe")
+    stripe_webhook_secret: str | None = _env("PARLEY_STRIPE_WEBHOOK_SECRET", SECRET, "", "text",
+            "what Stripe signs its webhooks with", "required with PARLEY_STRIPE_KEY")
+    stripe_url: str | None          = _env("PARLEY_STRIPE_URL", URL, "", "URL", "the base of Stripe's API",
+            "Stripe's own")
     trusted_proxy: bool             = _env("PARLEY_TRUSTED_PROXY", SWITCH, "0", "0 or 1",
             "believe the last address of X-Forwarded-For")
     # fmt: on
@@ -228,6 +248,11 @@ def _disagreements(environ: Mapping[str, str], values: Mapping[str, Any]) -> lis
             "PARLEY_SECRET is missing: with DATABASE_URL every instance needs the same one; "
             "make it once with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
         )
+    if environ.get("PARLEY_STRIPE_KEY", "").strip():
+        if not environ.get("PARLEY_STRIPE_WEBHOOK_SECRET", "").strip():
+            problems.append("PARLEY_STRIPE_WEBHOOK_SECRET is missing: nobody else can say that a deal is paid")
+    elif values["payments"] == "stripe":
+        problems.append("PARLEY_STRIPE_KEY is missing, with which PARLEY_PAYMENTS=stripe pays")
     for low, high in (
         ("pool_min", "pool_max"),
         ("access_ttl_s", "refresh_ttl_s"),

@@ -166,6 +166,12 @@ def _parse_secrets(text: str) -> tuple[str, ...] | None:
     return secrets
 
 
+def _parse_secret(text: str) -> str | None:
+    if re.search(r"\s", text):
+        raise Refused("has a space in it")
+    return text or None
+
+
 def _parse_origins(text: str) -> tuple[str, ...]:
     origins = tuple(part.strip().lower() for part in text.split(",")) if text else ()
     for origin in origins:
@@ -211,6 +217,8 @@ MAIL = Kind("smtp:// or smtps://user:password@host:port?from=address", _parse_ma
 INSTANCE = Kind(f"1 to {INSTANCE_CHARS} of letters, digits, . _ -", _parse_instance)
 ORIGINS = Kind("origins separated by commas, or *", _parse_origins, ",".join)
 RATE = Kind("per_second/burst, such as 50/200 or 0.5/10, or off", _parse_rate, show_rate)
+URL = url("https", "http")
+SECRET = Kind("text without blanks", _parse_secret, lambda secret: "(kept hidden)" if secret else "", secret=True)
 SECRETS = Kind(
     f"one or more separated by commas, each at least {SECRET_BYTES} bytes",
     _parse_secrets,

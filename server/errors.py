@@ -62,6 +62,11 @@ class Conflict(ParleyError):
         extra = {} if current is None else {"current": current}
         super().__init__(message, reason=reason, **extra)
 
+    def showing(self, current: Any) -> "Conflict":
+        """The same, with the object as it is now."""
+        self.extra["current"] = current
+        return self
+
 
 class TooLarge(ParleyError):
     """Too long or too many; `limit` is the most that is allowed."""

@@ -5,8 +5,16 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from handlers.closing import expire_listings
+from handlers.emptying import empty_all
+from handlers.endings import expire_offers, warn_of_ends
 from handlers.erasure import finish_all
+from handlers.heat import turn_threads
+from handlers.likes import write_counts
+from handlers.matching import match_all
+from handlers.payments import run_errands
 from handlers.sessions import end_expired
+from handlers.settling import lapse_deals
 from server.adapters.attachments import delete_files
 from server.commands.context import Services
 from server.errors import ParleyError
@@ -19,6 +27,12 @@ UNSENT_BATCH = 500  # each with a file to delete
 DEVICE_DAYS = 30  # after its end a session's device and address are forgotten
 RESET_DAYS = 1  # a token that resets a password is kept so long after it has expired
 EXPIRE_EVERY_S = 3600.0
+CLOCK_EVERY_S = 1.0  # what ends by the clock is written within two seconds
+WARN_EVERY_S = 5.0
+COUNT_EVERY_S = 1.0
+EMPTY_EVERY_S = 5.0  # what a deletion of a thread does itself, unless its instance was stopped
+HEAT_EVERY_S = 600.0
+MATCH_EVERY_S = 5.0  # what is not found behind the answer: an instance was stopped, or it is to be had again
 FIRST_AFTER_S = 60.0
 
 logger = structlog.get_logger("parley.jobs")
@@ -42,13 +56,26 @@ class Jobs:
             asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep_sessions), name="sweep sessions"),
             asyncio.create_task(_every(SWEEP_EVERY_S, self.finish_erasures), name="finish erasures"),
             asyncio.create_task(_every(EXPIRE_EVERY_S, self._database.expire_connections), name="expire connections"),
+            asyncio.create_task(_every(CLOCK_EVERY_S, self.expire_offers), name="expire offers"),
+            asyncio.create_task(_every(CLOCK_EVERY_S, self.expire_listings), name="expire listings"),
+            asyncio.create_task(_every(CLOCK_EVERY_S, self.lapse_deals), name="lapse deals"),
+            asyncio.create_task(_every(CLOCK_EVERY_S, self.run_errands), name="run errands"),
+            asyncio.create_task(_every(COUNT_EVERY_S, self.write_counts), name="write counts"),
+            asyncio.create_task(_every(WARN_EVERY_S, self.warn_of_ends), name="warn of ends"),
+            asyncio.create_task(_every(EMPTY_EVERY_S, self.empty_threads), name="empty threads"),
+            asyncio.create_task(_every(HEAT_EVERY_S, self.turn_threads), name="turn threads"),
+            asyncio.create_task(_every(MATCH_EVERY_S, self.match_listings), name="match listings"),
         ]
 
     async def stop(self) -> None:
-        """End, in the middle of a job if need be: a batch is a transaction."""
+        """End, in the middle of a job if need be: a batch is a transaction. What has been counted is written."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self.write_counts()
+        except ParleyError as error:
+            logger.warning("counts_lost", error=error.message)
 
     async def sweep(self) -> int:
         """Delete the events that are past their retention, batch by batch; how many went."""
@@ -56,6 +83,45 @@ class Jobs:
         if swept:
             logger.info("events_swept", events=swept)
         return swept
+
+    async def expire_offers(self) -> int:
+        """Write the end of the offers whose time is over; how many they were."""
+        return await expire_offers(self._services)
+
+    async def expire_listings(self) -> int:
+        """Write the end of the listings whose time is over; how many they were."""
+        return await expire_listings(self._services)
+
+    async def lapse_deals(self) -> int:
+        """Write the end of the deals that were not paid in time; how many they were."""
+        return await lapse_deals(self._services)
+
+    async def run_errands(self) -> int:
+        """Ask the payment provider what is to be asked of it; how many errands were done."""
+        return await run_errands(self._services)
+
+    async def write_counts(self) -> int:
+        """Write the views and likes that were counted here; how many listings' were written."""
+        return await write_counts(self._services)
+
+    async def warn_of_ends(self) -> int:
+        """Tell both sides of the offers that end soon; how many they were."""
+        return await warn_of_ends(self._services)
+
+    async def empty_threads(self) -> int:
+        """Take away what is left of deleted threads; how many they were."""
+        left = await empty_all(self._services)
+        if left:
+            logger.info("threads_emptied", threads=left)
+        return left
+
+    async def match_listings(self) -> int:
+        """Find the counterparts of listings that nobody has looked for; how many listings they were."""
+        return await match_all(self._services)
+
+    async def turn_threads(self) -> int:
+        """Let threads turn hot, and cold again; how many have."""
+        return await turn_threads(self._services)
 
     async def sweep_sessions(self) -> int:
         """End the sessions that stand beyond their end, and take away what is of no use any more; how many have ended.
@@ -106,7 +172,7 @@ class Jobs:
 
 
 async def _every(seconds: float, job: Callable[[], Awaitable[object]]) -> None:
-    pause = FIRST_AFTER_S  # soon after the start: an instance may not live for an hour
+    pause = min(seconds, FIRST_AFTER_S)  # soon after the start: an instance may not live for an hour
     while True:
         await asyncio.sleep(pause)
         pause = seconds

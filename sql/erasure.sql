@@ -19,7 +19,83 @@ delete from auth_tokens
  where user_id = :user_id or session_id in (select session_id from user_sessions where user_id = :user_id);
 
 -- name: delete_blocks(user_id)!
-delete from user_blocks where blocker_id = :user_id or blocked_id = :user_id;
+-- Their own; those who have blocked them are told (delete_blocks_of).
+delete from user_blocks where blocker_id = :user_id;
+
+-- name: list_blockers(user_id, most)
+select blocker_id from user_blocks where blocked_id = :user_id order by blocker_id limit :most;
+
+-- name: delete_blocks_of(user_id, blocker_ids)
+-- The caller holds the blockers' rooms.
+delete from user_blocks where blocked_id = :user_id and blocker_id = any (:blocker_ids::uuid[]) returning blocker_id;
+
+-- name: find_listing(user_id)$
+select listing_id from listings where user_id = :user_id and deleted_at is null limit 1;
+
+-- name: blank_listing(listing_id)!
+-- The caller holds it. What people agreed about it stays: kind, price, counts.
+update listings
+   set title = 'deleted', description = '', images = '[]', video = null, thumbnail = null, lat = null, lng = null,
+       metadata = '{}', version = version + 1
+ where listing_id = :listing_id;
+
+-- name: blank_listing_events(listing_id)!
+-- What the log keeps of it: itself, and as one side of a match.
+update room_events e
+   set payload = (
+        case when e.payload ->> 'listing_id' = :listing_id::uuid::text then e.payload::jsonb || b.blank
+             else e.payload::jsonb
+                  || case when e.payload #>> '{source_listing,listing_id}' = :listing_id::uuid::text
+                          then jsonb_build_object('source_listing', (e.payload -> 'source_listing')::jsonb || b.blank)
+                          else '{}' end
+                  || case when e.payload #>> '{matched_listing,listing_id}' = :listing_id::uuid::text
+                          then jsonb_build_object('matched_listing', (e.payload -> 'matched_listing')::jsonb || b.blank)
+                          else '{}' end
+        end)::json
+  from (select '{"title": "deleted", "description": "", "images": [], "video": null, "thumbnail": null,
+                 "location": null}'::jsonb as blank) b
+ where e.message_id = any (array(
+        select :listing_id::uuid
+        union all
+        select case m.source_listing_id when :listing_id then m.matched_listing_id else m.source_listing_id end
+          from listing_matches m
+         where m.source_listing_id = :listing_id or m.matched_listing_id = :listing_id))
+   and :listing_id::uuid::text in (e.payload ->> 'listing_id', e.payload #>> '{source_listing,listing_id}',
+                                   e.payload #>> '{matched_listing,listing_id}');
+
+-- name: delete_listing(listing_id)!
+update listings set deleted_at = now() where listing_id = :listing_id;
+
+-- name: blank_acts(user_id)!
+-- What their phones wrote beside their acts on matches.
+update match_interactions set metadata = '{}' where user_id = :user_id and metadata <> '{}';
+
+-- name: list_posted(user_id, most)
+-- record_class: Posted
+select f.faq_id, f.listing_id, l.user_id as owner_id
+  from listing_faqs f
+  join listings l using (listing_id)
+ where f.user_id = :user_id and f.text is not null
+ order by f.faq_id limit :most;
+
+-- name: blank_posted(faq_ids)!
+-- The caller holds the rooms in which they were told.
+with blanked as (
+    update listing_faqs set text = null where faq_id = any (:faq_ids::uuid[]) returning faq_id
+)
+update room_events e
+   set payload = jsonb_set(e.payload::jsonb, '{text}', 'null', false)::json
+  from blanked b
+ where e.message_id = b.faq_id;
+
+-- name: delete_likes(user_id)$
+-- A thousand at most; whether there were any.
+with liked as (
+    select user_id, listing_id from wishlists where user_id = :user_id limit 1000
+), gone as (
+    delete from wishlists w using liked l where w.user_id = l.user_id and w.listing_id = l.listing_id returning 1 as one
+)
+select count(*) > 0 as any_were from gone;
 
 -- name: erase_reports(user_id)!
 -- What they wrote in their own words; a report has a reason.
@@ -54,10 +130,44 @@ select p.conversation_id
 
 -- name: list_messages(user_id, after, most)
 -- record_class: Said
--- In the order of the index that makes a send the same send: no other is needed for this.
+-- In the order of the index that makes a send the same send: no other is needed for this. What was offered stays said.
 select message_id, conversation_id, client_id from messages
- where sender_id = :user_id and client_id > :after and deleted_at is null
+ where sender_id = :user_id and client_id > :after and deleted_at is null and type <> 'offer'
  order by client_id limit :most;
+
+-- name: find_worded(user_id)$
+-- A negotiation in which they wrote something with an offer.
+select negotiation_id from offers where maker_id = :user_id and message is not null limit 1;
+
+-- name: blank_offers(negotiation_id, user_id)
+-- The caller holds the negotiation.
+update offers set message = null, version = version + 1
+ where negotiation_id = :negotiation_id and maker_id = :user_id and message is not null
+returning offer_id;
+
+-- name: blank_offer_events(offer_ids)!
+-- What the log keeps of it, wherever an offer stands in a payload.
+update room_events
+   set payload = jsonb_set(jsonb_set(jsonb_set(payload::jsonb,
+           '{message}', 'null', false), '{offer,message}', 'null', false), '{current_offer,message}', 'null', false)::json
+ where message_id = any (
+    :offer_ids::uuid[] || array(select m.message_id from messages m where m.offer_id = any (:offer_ids::uuid[])));
+
+-- name: list_reviews(user_id, most)
+-- record_class: Reviewed
+select review_id, author_id, subject_id from reviews
+ where author_id = :user_id and text is not null
+ order by review_id limit :most;
+
+-- name: blank_reviews(review_ids)!
+-- The caller holds the rooms in which they were told.
+with blanked as (
+    update reviews set text = null where review_id = any (:review_ids::uuid[]) returning review_id
+)
+update room_events e
+   set payload = jsonb_set(e.payload::jsonb, '{text}', 'null', false)::json
+  from blanked b
+ where e.message_id = b.review_id;
 
 -- name: note_finished(user_id)!
 update users set erased_at = now() where user_id = :user_id;

@@ -3,19 +3,27 @@
 
 -- name: append_messages(conversation_ids, sender_ids, client_ids, body_hmacs, types, texts, reply_to_ids, attached, bodies, wait)
 -- record_class: Appended
-select ord, outcome, room_id, message_id, seq, at, payload
+select ord, outcome, room_id, kind, message_id, seq, at, payload
   from append_messages(
        :conversation_ids::uuid[], :sender_ids::uuid[], :client_ids::text[], :body_hmacs::bytea[], :types::text[],
        :texts::text[], :reply_to_ids::uuid[], :attached::text[], :bodies::text[], :wait::boolean);
 
+-- name: create_offer_message(conversation_id, seq, sender_id, offer_id)$
+-- The caller holds the room. Its client_id is nobody's to choose: an offer's id is not known before it is made.
+insert into messages (message_id, conversation_id, seq, sender_id, client_id, body_hmac, type, offer_id, at)
+values (uuidv7(), :conversation_id, :seq, :sender_id, 'offer:' || :offer_id::uuid, sha256(uuid_send(:offer_id::uuid)), 'offer',
+        :offer_id::uuid, date_trunc('milliseconds', clock_timestamp()))
+returning message_id;
+
 -- name: get_message(reader_id, message_id)^
 -- record_class: Message
--- A message that the reader may see now.
+-- A message that the reader may see now; nobody sees those of a thread that has been deleted.
 select m.conversation_id, m.sender_id, m.client_id, m.type, m.text, m.attachments, m.reply_to_id, m.offer, m.reactions,
        m.version, m.edited_at, m.deleted_at, m.message_id, m.seq, m.at
   from message_objects m
   join conversation_participants p on p.conversation_id = m.conversation_id and m.seq > p.joined_seq
- where m.message_id = :message_id and p.user_id = :reader_id and p.left_at is null;
+  join conversations c on c.conversation_id = m.conversation_id
+ where m.message_id = :message_id and p.user_id = :reader_id and p.left_at is null and c.closed_at is null;
 
 -- name: keep_revision(message_id)!
 insert into message_revisions (message_id, version, text, at)
@@ -42,7 +50,7 @@ update messages
  where message_id = any (:message_ids::uuid[]) and deleted_at is null
 returning message_id;
 
--- name: list_blanked(message_ids)
+-- name: list_messages(message_ids)
 -- record_class: Message
 select conversation_id, sender_id, client_id, type, text, attachments, reply_to_id, offer, reactions,
        version, edited_at, deleted_at, message_id, seq, at

@@ -18,9 +18,11 @@ update conversation_participants set left_at = now()
 
 -- name: find_participant(conversation_id, user_id)^
 -- record_class: Participant
-select user_id, role, joined_at, joined_seq, read_seq, delivered_seq
-  from conversation_participants
- where conversation_id = :conversation_id and user_id = :user_id and left_at is null;
+-- In a thread that has been deleted nobody takes part any more, however many have still to be written off.
+select p.user_id, p.role, p.joined_at, p.joined_seq, p.read_seq, p.delivered_seq
+  from conversation_participants p
+  join conversations c using (conversation_id)
+ where p.conversation_id = :conversation_id and p.user_id = :user_id and p.left_at is null and c.closed_at is null;
 
 -- name: has_left(conversation_id, user_id)$
 select exists (
@@ -52,14 +54,16 @@ select c.conversation_id, p.user_id, p.role, p.joined_at, p.joined_seq,
          order by joined_at, user_id limit :most) p
  order by p.joined_at, p.user_id;
 
--- name: list_places(user_id, conversation_ids)
+-- name: list_places(user_id, conversation_ids, kind)
 -- record_class: Place
--- The conversations among these that the person takes part in, the seq behind which history begins for them, and the
--- head: in one snapshot, or a removal between two would let through what came after it.
+-- The conversations among these, with a room of that kind, that the person takes part in, the seq behind which history begins
+-- for them, and the head: in one snapshot, or a removal between two would let through what came after it.
 select p.conversation_id, p.joined_seq, r.last_seq as head_seq
   from conversation_participants p
   join rooms r on r.room_id = p.conversation_id
- where p.user_id = :user_id and p.conversation_id = any (:conversation_ids::uuid[]) and p.left_at is null;
+  join conversations c on c.conversation_id = p.conversation_id
+ where p.user_id = :user_id and p.conversation_id = any (:conversation_ids::uuid[]) and p.left_at is null
+   and r.kind = :kind and c.closed_at is null;
 
 -- name: set_role(conversation_id, user_id, role)!
 update conversation_participants set role = :role

@@ -89,3 +89,6 @@ select s.snapshot, d.epoch, m.room_id, m.kind, m.seq
 delete from room_events
  where ctid = any (array(
         select ctid from room_events where at < now() - make_interval(days => :days) limit :batch for update skip locked));
+
+-- name: new_id()$
+select uuidv7() as id;

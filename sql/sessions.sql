@@ -110,8 +110,9 @@ update auth_tokens set status = 'revoked'
 
 -- name: find_admission(user_id, session_id, most)
 -- record_class: Admission
--- All that a connect has to know, in one snapshot: the session, the clock, the person's own room and the unarchived
--- conversations they take part in, the most recently active first, one more than `most` to tell that there are more.
+-- All that a connect has to know, in one snapshot: the session, the clock, the person's own room, the unarchived
+-- conversations they take part in and the threads they have joined, archived or not, the most recently active first, one more
+-- than `most` to tell that there are more.
 select s.session_id, s.last_seen_at < now() - interval '1 minute' as stale, u.roles,
        clock_timestamp() as server_time, d.epoch, r.room_id, r.kind, r.last_seq, r.floor
   from user_sessions s
@@ -125,7 +126,12 @@ select s.session_id, s.last_seen_at < now() - interval '1 minute' as stale, u.ro
             select r.room_id, r.kind, r.last_seq, p.joined_seq, r.last_at
               from conversation_participants p
               join rooms r on r.room_id = p.conversation_id
-             where p.user_id = u.user_id and p.left_at is null and not p.archived
+             where p.user_id = u.user_id and p.left_at is null
+               and case r.kind
+                       when 'thread' then exists (
+                           select from threads t where t.thread_id = r.room_id and t.deleted_at is null)
+                       else not p.archived
+                   end
              order by r.last_at desc, r.room_id
              limit :most + 1) recent) r
  where s.session_id = :session_id and s.user_id = :user_id and s.ended_at is null and u.status = 'active'

@@ -18,16 +18,19 @@ returning user_id;
 
 -- name: get_user(user_id)^
 -- record_class: User
--- Nobody is verified, rated or has sold anything before verifications and deals exist: these three will derive from them.
+-- Nobody is verified before verifications exist.
 select user_id, username, email, full_name, full_name_ar, phone, whatsapp_number, profile_picture_url, locale, roles,
-       status, false as verified, null::float8 as seller_rating, 0 as total_sales, preferences,
+       status, false as verified, seller_rating(ratings, rating_sum) as seller_rating, total_sales, preferences,
        notification_channels, at
   from users where user_id = :user_id;
+
+-- name: lock_users(user_ids)
+select user_id from users where user_id = any (:user_ids::uuid[]) order by user_id for no key update;
 
 -- name: lock_user(user_id)^
 -- record_class: User
 select user_id, username, email, full_name, full_name_ar, phone, whatsapp_number, profile_picture_url, locale, roles,
-       status, false as verified, null::float8 as seller_rating, 0 as total_sales, preferences,
+       status, false as verified, seller_rating(ratings, rating_sum) as seller_rating, total_sales, preferences,
        notification_channels, at
   from users where user_id = :user_id
    for no key update;
@@ -47,8 +50,12 @@ update users u
        (a.username, a.email, a.full_name, a.full_name_ar, a.phone, a.whatsapp_number, a.profile_picture_url, a.locale,
         a.roles, a.preferences, a.notification_channels)
 returning u.user_id, u.username, u.email, u.full_name, u.full_name_ar, u.phone, u.whatsapp_number, u.profile_picture_url,
-          u.locale, u.roles, u.status, false as verified, null::float8 as seller_rating, 0 as total_sales, u.preferences,
-          u.notification_channels, u.at;
+          u.locale, u.roles, u.status, false as verified, seller_rating(u.ratings, u.rating_sum) as seller_rating,
+          u.total_sales, u.preferences, u.notification_channels, u.at;
+
+-- name: count_sales(user_id, by)!
+-- The caller holds the row.
+update users set total_sales = total_sales + :by::int where user_id = :user_id;
 
 -- name: set_status(user_id, status, reason)!
 update users set status = :status, status_reason = :reason, updated_at = now() where user_id = :user_id;
@@ -76,7 +83,7 @@ select password_hash from users where user_id = :user_id and status = 'active';
 -- record_class: PublicUser
 -- In the order given.
 select u.user_id, u.username, u.full_name, u.full_name_ar, u.profile_picture_url, u.roles, false as verified,
-       null::float8 as seller_rating, 0 as total_sales
+       seller_rating(u.ratings, u.rating_sum) as seller_rating, u.total_sales
   from unnest(:user_ids::uuid[]) with ordinality as asked (user_id, ord)
   join users u using (user_id)
  where u.status <> 'deleted'
@@ -108,12 +115,13 @@ select user_id
          where user_id not in (select b.user_id from by_username b)) found
  order by rank, closeness desc, place limit :most;
 
--- name: list_conversation_ids(user_id, most)
--- The conversations with a room of their own that the person takes part in, the most recently active first.
-select p.conversation_id
+-- name: list_talk_rooms(user_id, most)
+-- record_class: TalkRoom
+-- The rooms of the conversations and threads that the person takes part in, the most recently active first.
+select r.room_id, r.kind
   from conversation_participants p
   join rooms r on r.room_id = p.conversation_id
- where p.user_id = :user_id and p.left_at is null and r.kind = 'conversation'
+ where p.user_id = :user_id and p.left_at is null and r.kind in ('conversation', 'thread')
  order by r.last_at desc limit :most;
 
 -- name: find_login(login)^

@@ -78,6 +78,13 @@ class Header(msgspec.Struct, frozen=True):
     changed_by: UUID | None
 
 
+class Talk(msgspec.Struct, frozen=True):
+    """Where and whether one may talk: `is_blocked` of a private conversation of which one has blocked the other."""
+
+    kind: ConversationKind
+    is_blocked: bool
+
+
 class ConversationRow(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: UUID
     kind: ConversationKind
@@ -103,7 +110,7 @@ class Place(msgspec.Struct, frozen=True):
     last_at: Time
 
 
-sql = load("conversations", ConversationRow, Header, Mine, Place)
+sql = load("conversations", ConversationRow, Header, Mine, Place, Talk)
 
 
 async def create_conversation(
@@ -114,6 +121,7 @@ async def create_conversation(
     created_by: UUID,
     title: str | None = None,
     listing_id: UUID | None = None,
+    thread_id: UUID | None = None,
     pair: tuple[UUID, UUID] | None = None,
 ) -> bool:
     """Add a conversation; False where the pair has a private one about this listing already."""
@@ -124,6 +132,7 @@ async def create_conversation(
         kind=kind,
         title=title,
         listing_id=listing_id,
+        thread_id=thread_id,
         low_user_id=low,
         high_user_id=high,
         created_by=created_by,
@@ -218,7 +227,12 @@ async def is_crowd(db: Connection, conversation_id: UUID, people: int) -> bool:
     return found
 
 
-async def has_block(db: Connection, conversation_id: UUID) -> bool:
-    """Whether it is a private conversation of which one has blocked the other."""
-    found: bool = await sql.has_block(db, conversation_id=conversation_id)
+async def find_talk(db: Connection, conversation_id: UUID) -> Talk | None:
+    """What kind of conversation it is, and whether a block keeps its people from talking; None where there is none."""
+    found: Talk | None = await sql.find_talk(db, conversation_id=conversation_id)
     return found
+
+
+async def wake(db: Connection, conversation_id: UUID) -> list[UUID]:
+    """Bring a conversation back from the archives of those who have not muted it: who they are."""
+    return [row["user_id"] async for row in sql.wake(db, conversation_id=conversation_id)]

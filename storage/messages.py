@@ -83,12 +83,14 @@ class NewMessage(msgspec.Struct, frozen=True):
 class Appended(msgspec.Struct, frozen=True):
     """What became of one message of a batch, or whom it has woken; the outcomes are those of `append_messages`.
 
-    `payload` is the pushed JSON where it was sent; id, seq and time are those of the message a repeat found.
+    `payload` is the pushed JSON where it was sent, and `kind` that of the room it was pushed to; id, seq and time are
+    those of the message a repeat found.
     """
 
     ord: int | None
     outcome: str
     room_id: UUID
+    kind: str | None
     message_id: UUID | None
     seq: int | None
     at: Time | None
@@ -131,6 +133,21 @@ async def append_messages(db: Connection, messages: Sequence[NewMessage], *, wai
     return [Appended(*row) for row in rows]
 
 
+async def create_offer_message(
+    db: Connection, conversation_id: UUID, seq: int, sender_id: UUID, offer_id: UUID
+) -> UUID:
+    """Let an offer stand in its conversation; the caller holds the room and pushes `message:created` under this seq."""
+    message_id: UUID = await sql.create_offer_message(
+        db, conversation_id=conversation_id, seq=seq, sender_id=sender_id, offer_id=offer_id
+    )
+    return message_id
+
+
+async def list_messages(db: Connection, message_ids: Sequence[UUID]) -> list[Message]:
+    """The messages as they are now, in order of id, for whoever may see them all."""
+    return [row async for row in sql.list_messages(db, message_ids=message_ids)]
+
+
 async def get_message(db: Connection, reader_id: UUID, message_id: UUID) -> Message | None:
     """A message, where the reader may see it now."""
     found: Message | None = await sql.get_message(db, reader_id=reader_id, message_id=message_id)
@@ -163,11 +180,6 @@ async def blank_messages(db: Connection, message_ids: Sequence[UUID]) -> tuple[l
     for blank in (sql.blank_revisions, sql.blank_reactions, sql.blank_events):
         await blank(db, message_ids=message_ids)
     return blanked, [row["file_id"] async for row in sql.detach(db, message_ids=message_ids)]
-
-
-async def list_blanked(db: Connection, message_ids: Sequence[UUID]) -> list[Message]:
-    """Messages that have been blanked: nobody's text is in them."""
-    return [row async for row in sql.list_blanked(db, message_ids=message_ids)]
 
 
 async def react(db: Connection, message_id: UUID, user_id: UUID, emoji: str, *, on: bool) -> bool:

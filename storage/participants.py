@@ -100,9 +100,9 @@ async def list_participants(
     return found
 
 
-async def list_places(db: Connection, user_id: UUID, conversation_ids: Sequence[UUID]) -> list[Place]:
-    """The conversations among these that the person takes part in."""
-    rows = sql.list_places(db, user_id=user_id, conversation_ids=conversation_ids)
+async def list_places(db: Connection, user_id: UUID, conversation_ids: Sequence[UUID], kind: str) -> list[Place]:
+    """The conversations among these, with a room of that kind, that the person takes part in."""
+    rows = sql.list_places(db, user_id=user_id, conversation_ids=conversation_ids, kind=kind)
     return [row async for row in rows]
 
 

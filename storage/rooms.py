@@ -92,9 +92,9 @@ async def create_room(db: Connection, room_id: UUID, kind: str) -> None:
     await sql.create_room(db, room_id=room_id, kind=kind)
 
 
-async def lock_rooms(db: Connection, room_ids: Sequence[UUID]) -> dict[UUID, int]:
+async def lock_rooms(db: Connection, room_ids: Sequence[UUID]) -> dict[UUID, Head]:
     """Lock the rooms that exist, in order of id, until the transaction ends; their heads by id."""
-    return {head.room_id: head.last_seq async for head in sql.lock_rooms(db, room_ids=room_ids)}
+    return {head.room_id: head async for head in sql.lock_rooms(db, room_ids=room_ids)}
 
 
 async def list_heads(db: Connection, room_ids: Sequence[UUID]) -> list[Head]:
@@ -169,3 +169,9 @@ async def sweep_events(db: Connection, days: int, batch: int) -> int:
     """Delete at most `batch` events older than `days`; how many went."""
     status: str = await sql.sweep_events(db, days=days, batch=batch)
     return int(status.rsplit(" ", 1)[1])
+
+
+async def new_id(db: Connection) -> UUID:
+    """An id for what is about to be made, in the order of time."""
+    made: UUID = await sql.new_id(db)
+    return made

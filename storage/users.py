@@ -58,13 +58,20 @@ class Login(msgspec.Struct, frozen=True):
     status: UserStatus
 
 
+class TalkRoom(msgspec.Struct, frozen=True):
+    """Where somebody is heard."""
+
+    room_id: UUID
+    kind: str
+
+
 SEARCHED = 500  # people of that name who are compared for closeness
 _INSIDE = re.compile(r"[a-z0-9\u0621-\u064a]{3}", re.IGNORECASE)
 """What may be found inside of a word: the index knows nothing shorter. All else is looked for where words begin."""
 
 _encode = msgspec.json.Encoder().encode
 
-sql = load("users", User, PublicUser, Login)
+sql = load("users", User, PublicUser, Login, TalkRoom)
 
 
 async def check_free(
@@ -127,6 +134,11 @@ async def update_user(db: Connection, user: User) -> User | None:
     return updated
 
 
+async def count_sales(db: Connection, user_id: UUID, by: int) -> None:
+    """Count deals that somebody has made as a seller, or take them back; the caller holds the row."""
+    await sql.count_sales(db, user_id=user_id, by=by)
+
+
 async def set_status(db: Connection, user_id: UUID, status: UserStatus, reason: str) -> None:
     """Let somebody in or keep them out, and remember why."""
     await sql.set_status(db, user_id=user_id, status=status, reason=reason)
@@ -178,9 +190,9 @@ async def search_users(db: Connection, query: str, most: int) -> list[PublicUser
     return await list_public(db, [row["user_id"] async for row in rows])
 
 
-async def list_conversation_ids(db: Connection, user_id: UUID, most: int) -> list[UUID]:
-    """The conversations that somebody takes part in, the most recently active first."""
-    return [row["conversation_id"] async for row in sql.list_conversation_ids(db, user_id=user_id, most=most)]
+async def list_talk_rooms(db: Connection, user_id: UUID, most: int) -> list[TalkRoom]:
+    """The rooms of the conversations that somebody takes part in, the most recently active first."""
+    return [row async for row in sql.list_talk_rooms(db, user_id=user_id, most=most)]
 
 
 async def find_login(db: Connection, login: str) -> Login | None:
@@ -201,6 +213,12 @@ async def touch_login(db: Connection, user_id: UUID, password_hash: str) -> bool
     Whoever ends all of their sessions comes before or behind it, by the lock on the person's row.
     """
     return await sql.touch_login(db, user_id=user_id, password_hash=password_hash) is not None
+
+
+async def lock_users(db: Connection, user_ids: Sequence[UUID]) -> None:
+    """Lock people's rows until the transaction ends, in order of id, before anything else of theirs."""
+    async for _ in sql.lock_users(db, user_ids=user_ids):
+        pass
 
 
 async def lock_active(db: Connection, user_ids: Sequence[UUID]) -> set[UUID]:

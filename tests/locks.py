@@ -38,3 +38,15 @@ async def holding(dsn: str, *room_ids: str) -> AsyncIterator[Holder]:
             yield Holder(connection)
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def holding_by(dsn: str, statement: str, *arguments: object) -> AsyncIterator[Holder]:
+    """While this lasts, somebody else's transaction has run a statement, and holds what it has written or locked."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement, *arguments)
+            yield Holder(connection)
+    finally:
+        await connection.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from server.commands.context import encode
+from server.commands.context import Told, encode
 from server.errors import Internal, ParleyError, RateLimited
 from server.rooms.log import Event
 from storage import _db
@@ -25,7 +25,7 @@ class Answer:
         self.code = code
         self.retry_after_s: int | None = None
         self.events: Sequence[Event] = ()
-        self.told: Sequence[tuple[Event, object]] = ()
+        self.told: Sequence[Told] = ()
         self.after: Sequence[Callable[[], Awaitable[object]]] = ()
 
 

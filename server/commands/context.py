@@ -4,19 +4,22 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
 
+from rules.transactions import Provider
 from rules.users import Role, Scope
 from server.adapters.attachments import AttachmentStore, delete_files
 from server.adapters.notifier import Notifier
+from server.adapters.payments import Payments
 from server.commands.limits import Limits, network_of
 from server.commands.links import Links
 from server.commands.passwords import Passwords
 from server.commands.payload import Bounds
 from server.commands.registry import Command, Limit, Payload, Push
+from server.commands.tallies import Tallies
 from server.commands.tokens import Tokens
 from server.errors import Unauthenticated
 from server.rooms import log
@@ -39,6 +42,13 @@ encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
+class Told(NamedTuple):
+    """An ephemeral push, and what it is merged with."""
+
+    event: Event
+    merge: object
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls: a person, in a session, with what their token allows."""
@@ -47,6 +57,20 @@ class Caller:
     session_id: UUID
     scope: Scope
     roles: frozenset[Role]
+
+
+class Market(NamedTuple):
+    """The rules of the house for deals.
+
+    Offers of one negotiation; the platform's share in hundredths of a percent; who moves the money; how long the buyer
+    has to pay, in seconds; and how long a listing lives of itself, in days.
+    """
+
+    rounds: int = 10
+    fee_bps: int = 500
+    provider: Provider = Provider.MANUAL
+    pay_within_s: int = 259_200
+    listing_days: int = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +89,20 @@ class Services:
     merging: Merging
     presences: Presences
     notifier: Notifier
+    payments: Payments | None
     bounds: Bounds
+    market: Market
+    tallies: Tallies
     digest_key: bytes
+
+    def publish(self, events: Iterable[Event], told: Iterable[Told]) -> None:
+        """Deliver what has been committed, then what goes along with it and no log keeps."""
+        self.delivery.publish(events)
+        for event, merge in told:
+            if merge is None:
+                self.delivery.announce(event)
+            else:
+                self.merging.put((event.room, event.name, merge), event)
 
     async def delete_files(self, file_ids: Iterable[UUID]) -> None:
         """Delete what no attachment has any more, once that is committed; what can't be now, the sweep deletes."""
@@ -154,6 +190,7 @@ class Work:
         self._entries: list[Entry] = []
         self._heads: dict[UUID, int] = {}
         self.events: list[Event] = []
+        self.told: list[Told] = []
 
     @property
     def db(self) -> Connection:
@@ -167,7 +204,13 @@ class Work:
 
         What is read from here on is a snapshot behind the locks.
         """
-        self._heads.update(await room_table.lock_rooms(self.db, [room.id for room in rooms]))
+        await self.lock_ids(*(room.id for room in rooms))
+
+    async def lock_ids(self, *room_ids: UUID) -> dict[UUID, Room]:
+        """Lock rooms of whatever kind, as `lock` does; those that there are, by id."""
+        heads = await room_table.lock_rooms(self.db, room_ids)
+        self._heads.update((room_id, head.last_seq) for room_id, head in heads.items())
+        return {room_id: Room(head.kind, room_id) for room_id, head in heads.items()}
 
     def next_seq(self, room: Room) -> int:
         """The seq that the next push to a locked room will take."""
@@ -177,6 +220,14 @@ class Work:
         """Append to a room's log with the transaction, and send to its members when that has been committed."""
         push.check(to, ephemeral=False)
         self._entries.append(Entry(to, push.name, encode(payload).decode(), message_id))
+
+    def tell(self, push: Push[R], payload: R, *, to: Room, merge: object = None) -> None:
+        """Send an ephemeral push to those who stand in the room, when the transaction has been committed.
+
+        Of those to one room with the same `merge`, at most one a second goes out, the latest.
+        """
+        push.check(to, ephemeral=True)
+        self.told.append(Told(ephemeral(to, push.name, encode(payload).decode()), merge))
 
     async def flush(self) -> None:
         """Write what was pushed to the log; called before the commit."""
@@ -195,7 +246,7 @@ async def work(services: Services, unit: Callable[[Work], Awaitable[T]]) -> T:
         return done, at_work
 
     done, at_work = await services.database.transaction(run)
-    services.delivery.publish(at_work.events)
+    services.publish(at_work.events, at_work.told)
     return done
 
 
@@ -208,7 +259,6 @@ class Context(Work):
         self._new_id = new_id
         self.result_id = new_id
         self.after: list[Callable[[], Awaitable[object]]] = []
-        self.told: list[tuple[Event, object]] = []
 
     @property
     def user(self) -> Caller:
@@ -239,17 +289,33 @@ class Context(Work):
             raise RuntimeError(f"{self.call.command.name} is declared to change nothing, and pushes {push.name}")
         super().push(push, payload, to=to, message_id=message_id)
 
-    def tell(self, push: Push[R], payload: R, *, to: Room, merge: object = None) -> None:
-        """Send an ephemeral push to those who stand in the room, when the transaction has been committed.
-
-        Of those to one room with the same `merge`, at most one a second goes out, the latest.
-        """
-        push.check(to, ephemeral=True)
-        self.told.append((ephemeral(to, push.name, encode(payload).decode()), merge))
-
     def then(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do this after the answer has been sent."""
         self.after.append(work)
+
+    async def retried(self, unit: Callable[[], Awaitable[T]]) -> T:
+        """Run database work in a transaction, again on conflicts, for commands declared without one."""
+        committed, told = len(self.events), len(self.told)
+
+        def forget() -> None:  # nobody should hear of a rollback
+            del self.events[committed:], self.told[told:]
+            self._entries.clear()
+            self._heads.clear()
+
+        async def run(db: Connection) -> T:
+            forget()
+            self._db = db
+            done = await unit()
+            await self.flush()
+            return done
+
+        try:
+            return await self.services.database.transaction(run)
+        except BaseException:
+            forget()
+            raise
+        finally:
+            self._db = None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -216,12 +216,7 @@ class Dispatcher:
         except Exception as error:
             answer = answers.error(error, call.command.name)
         call.done(answer)
-        self.services.delivery.publish(answer.events)
-        for event, merge in answer.told:
-            if merge is None:
-                self.services.delivery.announce(event)
-            else:
-                self.services.merging.put((event.room, event.name, merge), event)
+        self.services.publish(answer.events, answer.told)
         for work in answer.after:
             # In a task of its own: a replay is as slow as its client, and nobody waits for it.
             task = asyncio.create_task(self._follow(work, call.command))

@@ -79,23 +79,41 @@ class Push(Generic[R]):
     """A push: its name, what it carries, when it is sent, and the kinds of rooms it is sent to.
 
     A durable one is logged with the transaction; an ephemeral one bypasses the log and is dropped first for a slow
-    client.
+    client. In rooms of the kinds `ephemeral_in`, one that is durable may be either, as its doc says.
     """
 
-    def __init__(self, name: str, payload: type[R], doc: str, *, rooms: tuple[str, ...], ephemeral: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        payload: type[R],
+        doc: str,
+        *,
+        rooms: tuple[str, ...],
+        ephemeral: bool,
+        ephemeral_in: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
         self.payload = payload
         self.doc = doc
         self.rooms = rooms
         self.ephemeral = ephemeral
+        self.ephemeral_in = ephemeral_in
 
     def check(self, room: Room, *, ephemeral: bool) -> None:
         """Raises RuntimeError for a room, or a way of sending, that the declaration does not name."""
-        if room.kind not in self.rooms or ephemeral != self.ephemeral:
+        is_so = ephemeral == self.ephemeral or (ephemeral and room.kind in self.ephemeral_in)
+        if room.kind not in self.rooms or not is_so:
             raise RuntimeError(f"{self.name} is declared otherwise: {self}")
 
     def __repr__(self) -> str:
-        return f"<{'ephemeral ' if self.ephemeral else ''}push {self.name} to {', '.join(self.rooms)}>"
+        return f"<{self.sending} push {self.name} to {', '.join(self.rooms)}>"
+
+    @property
+    def sending(self) -> str:
+        """How it is sent, in words."""
+        if self.ephemeral_in:
+            return "durable or ephemeral"
+        return "ephemeral" if self.ephemeral else "durable"
 
 
 class Command:
@@ -226,11 +244,25 @@ def _types(handler: Callable[..., Any], *, batch: bool) -> tuple[type[Payload], 
     return call.__args__[0], outcome.__args__[0]
 
 
-def push(name: str, payload: type[R], doc: str, *, rooms: tuple[str, ...], ephemeral: bool = False) -> Push[R]:
-    """Declare a push to rooms of these kinds. Raises ValueError where the name is taken."""
+def push(
+    name: str,
+    payload: type[R],
+    doc: str,
+    *,
+    rooms: tuple[str, ...],
+    ephemeral: bool = False,
+    ephemeral_in: tuple[str, ...] = (),
+) -> Push[R]:
+    """Declare a push to rooms of these kinds: durable, or `ephemeral`, or durable and in some rooms of the kinds
+    `ephemeral_in` ephemeral, which the doc names.
+
+    Raises ValueError where the name is taken, or the declaration contradicts itself.
+    """
+    if ephemeral_in and (ephemeral or not set(ephemeral_in) <= set(rooms)):
+        raise ValueError(f"{name}: what is ephemeral anyway, or does not go there, has no rooms of its own for it")
     if name in pushes:
         raise ValueError(f"{name} is declared twice")
-    pushes[name] = Push(name, payload, doc, rooms=rooms, ephemeral=ephemeral)
+    pushes[name] = Push(name, payload, doc, rooms=rooms, ephemeral=ephemeral, ephemeral_in=ephemeral_in)
     return pushes[name]
 
 

@@ -19,6 +19,7 @@ from server.commands.dispatch import IN_LANE, Lane
 from server.errors import Conflict, Unavailable
 from storage import Connection, Database, rooms, users
 from storage import _db as db_module
+from tests.market import listed
 from tests.people import PATIENCE_S, Device, Instance, Person, Refusal
 from tests.relay import Relay
 
@@ -250,8 +251,9 @@ async def test_a_key_that_found_what_was_there_answers_with_that(amina: Person, 
     private = {"kind": "private", "user_ids": [amina.user_id], "client_id": "with amina"}
     for _ in range(2):
         assert (await bilal.post("conversation:create", **private))["conversation_id"] == their_chat
+    listing = await listed(amina)
     with pytest.raises(Refusal) as refused:
-        await bilal.post("conversation:create", **{**private, "listing_id": str(uuid4())})
+        await bilal.post("conversation:create", **{**private, "listing_id": listing["listing_id"]})
     assert refused.value.error["reason"] == "key_reuse"
     assert refused.value.error["current"]["conversation_id"] == their_chat
 

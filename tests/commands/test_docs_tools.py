@@ -34,7 +34,7 @@ def test_asyncapi_is_valid_and_every_pattern_is_javascripts_too(
     for path, document in zip(files, (asyncapi.document(more), openapi.document(more)), strict=True):
         path.write_text(json.dumps(document))
     done = subprocess.run(
-        [node.binary, TOOLS / "check.mjs", *files], capture_output=True, text=True, timeout=50, check=False
+        [node.binary, TOOLS / "check.mjs", *files], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     operations = len(asyncapi.document(more)["operations"])
@@ -58,7 +58,7 @@ def test_a_client_in_typescript_compiles(model: Model, node: Node, tmp_path: Pat
     (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": files}))
     compiler = node.clients / "node_modules" / "typescript" / "bin" / "tsc"
     done = subprocess.run(
-        [node.binary, compiler, "--project", tmp_path], capture_output=True, text=True, timeout=50, check=False
+        [node.binary, compiler, "--project", tmp_path], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

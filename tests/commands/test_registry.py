@@ -158,6 +158,23 @@ def test_a_name_is_declared_once() -> None:
 
 
 @pytest.mark.usefixtures("no_commands")
+def test_a_push_goes_where_and_how_its_declaration_says() -> None:
+    user, thread = Room("user", UUID(int=0)), Room("thread", UUID(int=0))
+    either = push("test:either", Empty, "It is done.", rooms=("user", "thread"), ephemeral_in=("thread",))
+    fading = push("test:fading", Empty, "It is done.", rooms=("user",), ephemeral=True)
+    for one, room_, ephemeral in ((either, user, False), (either, thread, False), (either, thread, True)):
+        one.check(room_, ephemeral=ephemeral)
+    fading.check(user, ephemeral=True)
+    for one, room_, ephemeral in ((either, user, True), (fading, user, False), (fading, thread, True)):
+        with pytest.raises(RuntimeError, match="declared otherwise"):
+            one.check(room_, ephemeral=ephemeral)
+    assert (either.sending, fading.sending) == ("durable or ephemeral", "ephemeral")
+    for more in ({"ephemeral": True}, {"ephemeral_in": ("listing",)}):
+        with pytest.raises(ValueError, match="test:no"):
+            push("test:no", Empty, "It is done.", **{"rooms": ("thread",), "ephemeral_in": ("thread",), **more})
+
+
+@pytest.mark.usefixtures("no_commands")
 def test_what_a_command_takes_and_answers_is_read_from_its_handler() -> None:
     command("test:do", allow=signed_in, limit=None)(plain)
     command("test:many", allow=signed_in, limit=None, batch=True, room=room)(many)
@@ -322,7 +339,7 @@ def example(one: Command) -> dict[str, Any]:
         "user_id": str(UUID(int=2)),
         "user_ids": [str(UUID(int=2))],
         "client_id": "example",
-        "kind": "group",
+        "kind": "for_sale" if one.name == "listing:create" else "group",
         "room": f"conversation:{UUID(int=1)}",
         "after": 0,
         "username": "example",
@@ -339,6 +356,22 @@ def example(one: Command) -> dict[str, Any]:
         "reason": "example",
         "resolution": "example",
         "message_id": str(UUID(int=6)),
+        "faq_id": str(UUID(int=10)),
+        "offer_id": str(UUID(int=13)),
+        "negotiation_id": str(UUID(int=14)),
+        "listing_version": 1,
+        "enabled": True,
+        "match_id": str(UUID(int=11)),
+        "action": "viewed",
+        "transaction_id": str(UUID(int=12)),
+        "rating": 5,
+        "listing_id": str(UUID(int=9)),
+        "description": "example",
+        "price": {"amount": 1, "currency": "EUR"},
+        "parent_id": str(UUID(int=10)),
+        "thread_id": str(UUID(int=8)),
+        "title": "example",
+        "category": "other",
         "text": "example",
         "version": 1,
         "emoji": "👍",

@@ -12,6 +12,7 @@ import pytest
 
 from handlers import connections
 from server.rooms import joining
+from tests.market import listed
 from tests.people import ConnectRefused, Device, Instance, Person
 
 pytestmark = pytest.mark.both_postgres
@@ -144,7 +145,7 @@ async def test_the_budget_of_a_connect_is_spent_in_the_clients_order(parley: Ins
 
 
 async def test_a_connects_replay_is_bounded_in_bytes(parley: Instance, amina: Person, bilal: Person) -> None:
-    chats = [await parley.chat(amina, bilal, listing_id=str(uuid4())) for _ in range(2)]
+    chats = [await parley.chat(amina, bilal, listing_id=(await listed(amina))["listing_id"]) for _ in range(2)]
     for chat in chats:
         await fill(amina, chat, 40, "ع" * 9_990)
     device = await bilal.connect(rooms={f"conversation:{chat}": 0 for chat in chats})

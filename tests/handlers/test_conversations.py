@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from server.rooms.bus import LocalBus, LocalHub
+from tests.market import listed
 from tests.people import Instance, Person, Refusal
 
 pytestmark = pytest.mark.both_postgres
@@ -128,15 +129,16 @@ async def test_a_private_conversation_is_unique_for_the_pair(amina: Person, bila
 
 
 async def test_a_private_conversation_is_unique_for_each_listing(amina: Person, bilal: Person) -> None:
-    listings = [None, str(uuid4()), str(uuid4())]
+    listings = [None, *[(await listed(amina))["listing_id"] for _ in range(2)]]
     ids = [(await create(amina, bilal, listing_id=listing))["conversation_id"] for listing in listings]
     assert len(set(ids)) == 3
     assert [(await create(bilal, amina, listing_id=listing))["conversation_id"] for listing in listings] == ids
 
 
 async def test_two_phones_that_open_a_conversation_at_the_same_moment_open_the_same(parley: Instance) -> None:
-    for listing in (None, str(uuid4())):
+    for is_about_a_listing in (False, True):
         amina, bilal = await parley.person("amina"), await parley.person("bilal")
+        listing = (await listed(amina))["listing_id"] if is_about_a_listing else None
         device = await amina.connect()
         made = await asyncio.gather(
             *(create(*pair, listing_id=listing) for pair in ((amina, bilal), (bilal, amina)) for _ in range(4))

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.market import listed
 from tests.people import Instance, Person, Refusal
 from tests.servers import execute, fetch
 
@@ -286,7 +287,7 @@ async def test_a_blocked_person_sends_nothing_in_private_either_way_and_the_grou
         assert (error["code"], error["reason"]) == ("conflict", "blocked")
         await person.post("message:send", conversation_id=group, client_id=uuid4().hex, text="hi all")
     for kind in ("private", "group"):
-        listing = {"listing_id": str(uuid4())} if kind == "private" else {}
+        listing = {"listing_id": (await listed(amina))["listing_id"]} if kind == "private" else {}
         error = await refusal(
             bilal, "conversation:create", kind=kind, user_ids=[amina.user_id], client_id=uuid4().hex, **listing
         )

@@ -18,6 +18,7 @@ from storage import Connection, erasure, participants, reports, users
 from storage.messages import NewMessage, append_messages
 from storage.reports import Subject
 from tests.locks import PATIENCE_S, holding
+from tests.market import listed, offer
 from tests.people import PASSWORD, ConnectRefused, Instance, Person, Refusal
 
 pytestmark = pytest.mark.both_postgres
@@ -74,6 +75,7 @@ async def test_nothing_personal_is_left_of_an_account(parley: Instance, bilal: P
         "deleted",
     )
     kept = {"user_id", "username", "email", "status", "at", "updated_at", "erased_at"}
+    kept |= {"total_sales", "ratings", "rating_sum"}  # deals are others' too
     empty = {"locale": "en", "roles": [], "notification_channels": [], "names": "  "}
     for name, value in user.items():
         if name == "preferences":
@@ -319,6 +321,41 @@ async def test_a_busy_room_does_not_undo_a_deletion(parley: Instance, bilal: Per
         assert await delete(person) == {}
     await parley.parley.jobs.finish_erasures()
     assert await said(parley, person) == [None]
+
+
+async def test_nothing_is_left_of_what_they_sold_and_asked_and_others_hear_it(parley: Instance, bilal: Person) -> None:
+    person, phone = await parley.register("leaver"), await bilal.connect()
+    secret = f"secret{uuid4().hex}"
+    lamp = await listed(person, title=secret, description=secret, images=[f"https://example.org/{secret}.png"])
+    wish = await listed(bilal, kind="wtb", title=f"wanted: {secret}", description="A lamp that glows.")
+    theirs = await listed(bilal)
+    for listing in (lamp, theirs):
+        await person.post("faq:ask", listing_id=listing["listing_id"], text=secret, client_id=listing["listing_id"])
+    await person.post("listing:like", listing_id=theirs["listing_id"], on=True)
+    made = await offer(bilal, lamp)
+    mine = await offer(person, theirs, message=secret)
+    await bilal.post("user:block", user_id=person.user_id)
+    await delete(person)
+    mark = f"'%{secret}%'"
+    for [table] in [list(row.values()) for row in await rows(parley, TABLES)]:
+        [found] = await rows(parley, f"select count(*) as n from {table} t where t::text like {mark}")
+        if table not in ("listings", "room_events"):  # Bilal wants it under that name, and was told so
+            assert found["n"] == 0, table
+    assert await rows(
+        parley, f"select count(*) as n from listings where words @@ '{secret}' and user_id = $1", person.user_id
+    ) == [{"n": 0}]
+    told = f"select name from room_events where payload::text like {mark} and payload::text not like '%wanted: %'"
+    assert await rows(parley, told) == []
+    for command in ("listing:get", "faq:list"):
+        with pytest.raises(Refusal, match="not_found"):
+            await bilal.post(command, listing_id=lamp["listing_id"])
+    assert (await bilal.post("listing:get", listing_id=wish["listing_id"]))["title"] == f"wanted: {secret}"
+    assert [faq["text"] for faq in (await bilal.post("faq:list", listing_id=theirs["listing_id"]))["faqs"]] == [None]
+    for each in (made, mine):
+        ended = await bilal.post("negotiation:get", negotiation_id=each["negotiation"]["negotiation_id"])
+        assert (ended["status"], ended["current_offer"]["status"]) == ("closed", "cancelled")
+    await phone.hearing("block:changed", user_id=person.user_id, blocked=False)
+    assert (await bilal.post("user:blocks"))["users"] == []
 
 
 TABLES = "select tablename from pg_tables where schemaname = 'public'"

@@ -184,3 +184,27 @@ def test_settings_cannot_be_changed_later() -> None:
     with pytest.raises(TypeError):
         load({}).rates["reads"] = None  # type: ignore[index]
     assert config.RATES
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"PARLEY_PAYMENTS": "stripe"}, "PARLEY_STRIPE_KEY is missing"),
+        ({"PARLEY_STRIPE_KEY": "sk_1"}, "PARLEY_STRIPE_WEBHOOK_SECRET is missing"),
+        ({"PARLEY_STRIPE_URL": "ftp://example.org"}, "PARLEY_STRIPE_URL"),
+        ({"PARLEY_STRIPE_KEY": "sk 1", "PARLEY_STRIPE_WEBHOOK_SECRET": "whsec"}, "has a space in it"),
+    ],
+)
+def test_stripe_is_set_whole_or_not_at_all(environ: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(environ)
+    [told] = error.value.problems
+    assert problem in told
+    assert "sk 1" not in told
+
+
+def test_what_stripe_knows_us_by_is_not_shown() -> None:
+    config = load({"PARLEY_STRIPE_KEY": "sk_hidden", "PARLEY_STRIPE_WEBHOOK_SECRET": "whsec_hidden"})
+    assert (config.stripe_key, config.stripe_webhook_secret) == ("sk_hidden", "whsec_hidden")
+    assert "_hidden" not in repr(config)
+    assert config.shown()["PARLEY_STRIPE_KEY"] == "(kept hidden)"

@@ -44,9 +44,25 @@ HOMES = {
     ),
     "message_revisions": Home("message:edit", "message:revisions", "message:edited"),
     "message_reactions": Home("message:react", "message:history", "message:reacted"),
+    "listings": Home("listing:update", "listing:search", "listing:changed"),
+    "wishlists": Home("listing:like", "listing:get", unannounced="the count comes with the listing's next push"),
+    "listing_faqs": Home("faq:ask", "faq:list", "faq:posted"),
+    "threads": Home("thread:update", "thread:list", "thread:changed"),
+    "negotiations": Home("offer:make", "negotiation:list", "negotiation:changed"),
+    "offers": Home("offer:make", "negotiation:history", "offer:changed"),
+    "auto_rules": Home("autorule:set", "autorule:get", unannounced="its owner alone sees it, and sets it"),
+    "transactions": Home("transaction:confirm", "transaction:list", "transaction:changed"),
+    "reviews": Home("review:create", "review:list", "review:created"),
+    "listing_matches": Home("match:act", "match:list", "match:found"),
+    "match_interactions": Home("match:act", "match:list", "match:changed"),
+    "mutual_matches": Home("match:act", "mutual:list", "match:mutual"),
+    "thread_members": Home("thread:join", "thread:get", "member:joined"),
 }
 
 MACHINERY = {
+    "reservations": "what a listing's counts are made of",
+    "payment_events": "what a payment provider has told us, once each",
+    "payment_errands": "what it is still to be asked",
     "rooms": "heads of the log",
     "room_events": "the log",
     "command_keys": "the memory of client_ids, and of who has given a conversation which title",
@@ -61,6 +77,11 @@ BOUNDED: dict[str, str] = {  # text that people write and no CHECK bounds: the p
     "messages.text": "message:send text",
     "message_revisions.text": "message:edit text",
     "message_attachments.content_type": "attachment:create content_type",
+    "listings.images": "listing:create images",
+    "listing_matches.reasons": "= made by the server: one of each of rules.matches.MatchReason at most",
+    "match_interactions.metadata": "= handlers.matches.METADATA_BYTES, of the JSON as it is stored",
+    "listings.metadata": "= nobody writes it yet: a source's own fields, kept as they came",
+    "threads.metadata": "= nobody writes it yet: a source's own fields, kept as they came",
     "users.notification_channels": "account:update notification_channels",
     "users.preferences": "= handlers.accounts.PREFERENCES_BYTES, of the JSON as it is stored",
     "users.password_hash": "= made by the server: Argon2's text has one length",
@@ -68,6 +89,8 @@ BOUNDED: dict[str, str] = {  # text that people write and no CHECK bounds: the p
     "user_sessions.address": "= made by the server: an IP address, or 64 characters of what a trusted proxy said",
     "user_sessions.end_reason": "= made by the server: one of the words in the calls of handlers.sessions.end",
 }
+
+THEIRS = {"client_id", "intent_id", "charge_id", "event_id"}  # what clients and payment providers call things
 
 MONEY = re.compile(
     r"(^|_)(amount|balance|price|fee|payout|subtotal|total|cost|budget|discount|rate|step|accept_at|decline_below)s?($|_)"
@@ -266,8 +289,8 @@ def times(table: str, column: str, type_: str, checks: list[str]) -> str | None:
 
 
 def ids(table: str, column: str, type_: str, checks: list[str]) -> str | None:
-    """A client_id is the client's own word."""
-    is_id = column == "id" or (column.endswith(("_id", "_ids")) and column != "client_id")
+    """What others call their things is their own word."""
+    is_id = column == "id" or (column.endswith(("_id", "_ids")) and column not in THEIRS)
     return "is an id, and no uuid" if is_id and type_ not in ("uuid", "uuid[]") else None
 
 
@@ -382,7 +405,7 @@ async def test_what_bounds_a_text_before_it_is_stored_is_there(db: asyncpg.Conne
 
 def is_bounded(command: Command, field: str) -> bool:
     """A field's type has a bound; a plain text has the one of every payload (server.commands.payload, text_chars)."""
-    [schema] = msgspec.json.schema_components([command.payload])[1].values()
+    schema = msgspec.json.schema_components([command.payload])[1][command.payload.__name__]
     kind = schema["properties"][field]
     if "anyOf" in kind:
         kind = next(one for one in kind["anyOf"] if one.get("type") != "null")

@@ -200,9 +200,11 @@ def _pushed(one: PushDoc) -> Json:
     told = _message(one.name, one.push.doc, one.payload, one.example)
     if not one.has_meta:
         return told
-    told["headers"] = {"$ref": REF + ("EphemeralMeta" if one.push.ephemeral else "DurableMeta")}
-    told["description"] = "`payload` is the event's first argument, `headers` its second." + (
-        " It is not in the room's log." if one.push.ephemeral else ""
+    metas = [{"$ref": REF + meta} for meta in one.metas]
+    told["headers"] = metas[0] if len(metas) == 1 else {"type": "object", "anyOf": metas}
+    logged = {"durable": "", "ephemeral": " It is not in the room's log."}
+    told["description"] = "`payload` is the event's first argument, `headers` its second." + logged.get(
+        one.push.sending, " Where it is ephemeral it has no seq, and is not in the room's log."
     )
     return told
 

@@ -14,13 +14,13 @@ from server.errors import ParleyError
 CONFLICTS = {
     "key_reuse": "the client_id was used for something else",
     "version": "somebody else has changed the object: look at `current`",
-    "not_pending": "nothing is waited for any more: the offer is off the table, the attachment complete",
+    "not_pending": "nothing is waited for any more: the offer is off the table, the deal ended, the attachment complete",
     "expired": "its time is over",
     "sold": "the listing is sold",
     "listing_changed": "the listing has changed since",
     "not_your_turn": "the other side has to move",
     "rounds_spent": "the negotiation has had all of its rounds",
-    "taken": "the name or address belongs to somebody else",
+    "taken": "the name or address belongs to somebody else, or one has said it already",
     "blocked": "one of the two has blocked the other",
 }
 """The reasons of a conflict, each with its meaning. A test holds them to those that the code gives."""

@@ -117,6 +117,12 @@ class PushDoc:
     def has_meta(self) -> bool:
         return bool(self.push.rooms)
 
+    @property
+    def metas(self) -> list[str]:
+        """The names of what its second argument may be."""
+        durable, ephemeral = ["DurableMeta"], ["EphemeralMeta"]
+        return ephemeral if self.push.ephemeral else durable + (ephemeral if self.push.ephemeral_in else [])
+
 
 class Model:
     """The declarations as they are now. `auth` is what a socket connects with."""

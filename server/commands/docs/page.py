@@ -154,8 +154,7 @@ def _command(model: Model, one: CommandDoc) -> str:
 
 
 def _push(one: PushDoc) -> str:
-    kind = "ephemeral" if one.push.ephemeral else "durable"
-    to = f"{kind} · to {', '.join(one.push.rooms)}" if one.has_meta else "to that socket, without a second argument"
+    to = f"{one.push.sending} · to {', '.join(one.push.rooms)}" if one.has_meta else "to that socket, without a second argument"
     return _article(
         f"push-{one.name}",
         one.name,

@@ -108,7 +108,7 @@ def called(one: CommandDoc) -> str:
 def _pushes(pushes: Iterable[PushDoc]) -> Iterator[str]:
     rows = (
         (
-            f"`{one.name}`" + (" (ephemeral)" if one.push.ephemeral and one.has_meta else ""),
+            f"`{one.name}`" + (f" ({one.push.sending})" if one.has_meta and one.push.sending != "durable" else ""),
             ", ".join(one.push.rooms) or "that socket",
             f"`{short(one.payload)}`",
             one.push.doc,

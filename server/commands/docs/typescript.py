@@ -104,7 +104,7 @@ def _pushes(model: Model) -> Iterator[str]:
     for one in model.pushes:
         rooms = f" Room: {', '.join(one.push.rooms)}." if one.push.rooms else ""
         yield f"  /** {_comment(one.push.doc)}{rooms} */"
-        meta = f", meta: {'Ephemeral' if one.push.ephemeral else 'Durable'}Meta" if one.has_meta else ""
+        meta = f", meta: {' | '.join(one.metas)}" if one.has_meta else ""
         yield f"  {json.dumps(one.name)}: [payload: {_type(one.payload)}{meta}];"
 
 
