@@ -11,6 +11,7 @@ import pytest
 
 from server.rooms.bus import LocalBus, LocalHub
 from storage import presence
+from tests.market import listed as listed_by
 from tests.people import PATIENCE_S, Device, Instance, Person, Push, Refusal
 from tests.servers import execute
 
@@ -154,7 +155,7 @@ async def test_past_a_block_neither_sees_how_far_the_other_is_in_private(
     parley: Instance, amina: Person, bilal: Person, their_chat: str, who: int
 ) -> None:
     carim, pair = await parley.person("carim"), (amina, bilal)
-    about = await parley.chat(*pair, listing_id=str(uuid4()))
+    about = await parley.chat(*pair, listing_id=(await listed_by(bilal))["listing_id"])
     group, elsewhere = await parley.chat(*pair, carim, kind="group"), await parley.chat(amina, carim)
     for chat in (their_chat, about, group, elsewhere):
         await say(amina, chat, 3)
