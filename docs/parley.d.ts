@@ -95,7 +95,7 @@ export interface BuyListing {
   quantity?: number;
 }
 
-/** Whose the last move was: a person's, or an auto-rule's in their name. */
+/** Whether people alone made and answered an offer, or an auto-rule in the seller's name. */
 export type By = "person" | "rule";
 
 export type Category = "trading_cards" | "mens_fashion" | "sneakers" | "sports_cards" | "collectibles" | "electronics" | "home_decor" | "beauty" | "kids_baby" | "furniture" | "books" | "other";
@@ -715,7 +715,7 @@ export interface NegotiationsHistory {
 /** No fields. */
 export type Nothing = Record<string, never>;
 
-/** An offer. `price` is of one piece; `changes` names what differs from the parent; `by` is who moved it last. Read from the database, `price` is JSON as PostgreSQL made it. */
+/** An offer. `price` is of one piece; `changes` names what differs from the parent; `by` is rule where an auto-rule made or answered it. Read from the database, `price` is JSON as PostgreSQL made it. */
 export interface Offer {
   offer_id: Id;
   negotiation_id: Id;

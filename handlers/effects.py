@@ -6,6 +6,7 @@ import msgspec
 
 from handlers.conversations import conversation_created, conversation_mine, room_of
 from handlers.edits import message_deleted
+from handlers.forgetting import LOG_BLANKED
 from handlers.members import MemberMoved, member_left
 from handlers.messages import message_created
 from handlers.participants import ParticipantRemoved, participant_added, participant_removed
@@ -143,6 +144,7 @@ def _follow_text(services: Services) -> None:
     services.typing.on_changed = typing
     services.delivery.on(message_created.name, said)
     services.delivery.on(message_deleted.name, lambda event: services.delivery.forget_tail(event.room))
+    services.delivery.on_heard(LOG_BLANKED, lambda event: services.delivery.forget_tail(event.room))
 
 
 def _follow_people(services: Services) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from handlers.edits import message_deleted
 from handlers.forgetting import forget_blocks, forget_dealings, forget_wares
@@ -20,13 +21,15 @@ from rules.users import Scope
 from server.adapters.attachments import delete_files
 from server.commands.context import Context, Services, Work, work
 from server.commands.registry import Limit, Payload, command, signed_in
-from server.errors import Unauthenticated, Unavailable
+from server.errors import ParleyError, Unauthenticated, Unavailable
 from server.rooms.names import conversation_room, thread_room, user_room
 from storage import conversations, erasure, members, messages, participants, threads, users
 from storage.erasure import Said
 
 BATCH = 200  # messages of one transaction, each with a push
 AT_ONCE = 10  # batches before the answer; what is more goes on behind it, and after a restart
+logger = structlog.get_logger("parley.erasure")
+
 UNFINISHED = 100  # people of one run of the job
 
 
@@ -72,7 +75,10 @@ async def finish_all(services: Services) -> int:
     async with services.database.connection() as db:
         left = await erasure.list_unfinished(db, UNFINISHED)
     for user_id in left:
-        await erase_talk(services, user_id)
+        try:
+            await erase_talk(services, user_id)
+        except ParleyError as error:  # the others are not made to wait for it; it comes again
+            logger.warning("erasure_failed", user_id=str(user_id), error=error.message)
     return len(left)
 
 
@@ -85,6 +91,7 @@ async def erase_talk(services: Services, user_id: UUID, batches: float = inf) ->
     await _outwait(services, user_id)
     await forget_dealings(services, user_id)
     await forget_wares(services, user_id)
+    await forget_dealings(services, user_id)  # what was agreed about their wares until these had ended
     await forget_blocks(services, user_id)
     after = ""
     while batches > 0:

@@ -3,7 +3,7 @@
 Each is done in batches, a transaction each, and done twice it is done once: a restart goes on with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -14,9 +14,14 @@ from handlers.endings import leave_negotiations
 from handlers.settling import leave_deals
 from rules.listings import ListingStatus
 from server.commands.context import Services, Work, work
-from server.rooms.names import listing_room, user_room
-from storage import erasure, listings, negotiations
+from server.rooms.log import ephemeral
+from server.rooms.names import Room, listing_room, user_room
+from storage import erasure, listings, negotiations, rooms
 from storage.erasure import Posted, Reviewed
+from storage.rooms import Head
+
+LOG_BLANKED = "log:blanked"
+"""Among instances alone: what is remembered of a room's log is not what it says any more."""
 
 BATCH = 100  # reviews, questions or blocks of one transaction
 
@@ -33,14 +38,24 @@ async def forget_dealings(services: Services, user_id: UUID) -> None:
             negotiation_id = await erasure.find_worded(db, user_id)
             found = [] if negotiation_id else await erasure.list_reviews(db, user_id, BATCH)
         if negotiation_id is not None:
-            await work(services, partial(_blank_offers, negotiation_id, user_id))
+            await _blank(services, partial(_blank_offers, negotiation_id, user_id))
         elif found:
-            await work(services, partial(_blank_reviews, found))
+            await _blank(services, partial(_blank_reviews, found))
         else:
             return
 
 
-async def _blank_offers(negotiation_id: UUID, user_id: UUID, at_work: Work) -> None:
+async def _blank(services: Services, unit: Callable[[Work], Awaitable[set[UUID]]]) -> None:
+    """Blank something in a transaction; then every instance forgets what it remembers of the logs that it was in."""
+
+    async def blank(at_work: Work) -> list[Head]:
+        return await rooms.list_heads(at_work.db, list(await unit(at_work)))
+
+    for head in await work(services, blank):
+        services.delivery.announce(ephemeral(Room(head.kind, head.room_id), LOG_BLANKED, "{}"))
+
+
+async def _blank_offers(negotiation_id: UUID, user_id: UUID, at_work: Work) -> set[UUID]:
     """Blank what somebody wrote with their offers of one negotiation, and tell both sides of these."""
     changes = Changes(at_work)
     negotiation = await negotiations.lock_negotiation(at_work.db, negotiation_id)
@@ -48,12 +63,12 @@ async def _blank_offers(negotiation_id: UUID, user_id: UUID, at_work: Work) -> N
     await changes.reworded(negotiation, blanked)
     await changes.tell()
     # The rooms are held: what was pushed before is in the log, and what comes behind has nothing of it.
-    await erasure.blank_offer_events(at_work.db, blanked)
+    return await erasure.blank_offer_events(at_work.db, blanked)
 
 
-async def _blank_reviews(found: Sequence[Reviewed], at_work: Work) -> None:
+async def _blank_reviews(found: Sequence[Reviewed], at_work: Work) -> set[UUID]:
     await at_work.lock(*{user_room(user_id) for each in found for user_id in (each.author_id, each.subject_id)})
-    await erasure.blank_reviews(at_work.db, [each.review_id for each in found])
+    return await erasure.blank_reviews(at_work.db, [each.review_id for each in found])
 
 
 async def forget_wares(services: Services, user_id: UUID) -> None:
@@ -66,9 +81,9 @@ async def forget_wares(services: Services, user_id: UUID) -> None:
             listing_id = await erasure.find_listing(db, user_id)
             found = [] if listing_id else await erasure.list_posted(db, user_id, BATCH)
         if listing_id is not None:
-            await work(services, partial(_blank_listing, listing_id))
+            await _blank(services, partial(_blank_listing, listing_id))
         elif found:
-            await work(services, partial(_blank_posted, found))
+            await _blank(services, partial(_blank_posted, found))
         else:
             break
     async with services.database.connection() as db:
@@ -77,24 +92,25 @@ async def forget_wares(services: Services, user_id: UUID) -> None:
             pass
 
 
-async def _blank_listing(listing_id: UUID, at_work: Work) -> None:
+async def _blank_listing(listing_id: UUID, at_work: Work) -> set[UUID]:
     listing = await listings.lock_listing(at_work.db, listing_id)
     if listing is None:
-        return
+        return set()
     await erasure.blank_listing(at_work.db, listing_id)
     if listing.status == ListingStatus.SOLD:
         await at_work.lock(listing_room(listing_id))
     else:
         await end_listing(at_work, listing, ListingStatus.CLOSED)
     # The rooms are held: what was pushed before is in the log, and what comes behind has nothing of it.
-    await erasure.blank_listing_events(at_work.db, listing_id)
+    touched = await erasure.blank_listing_events(at_work.db, listing_id)
     await erasure.delete_listing(at_work.db, listing_id)
+    return touched
 
 
-async def _blank_posted(found: Sequence[Posted], at_work: Work) -> None:
-    rooms = {listing_room(each.listing_id) for each in found} | {user_room(each.owner_id) for each in found}
-    await at_work.lock(*rooms)
-    await erasure.blank_posted(at_work.db, [each.faq_id for each in found])
+async def _blank_posted(found: Sequence[Posted], at_work: Work) -> set[UUID]:
+    told = {listing_room(each.listing_id) for each in found} | {user_room(each.owner_id) for each in found}
+    await at_work.lock(*told)
+    return await erasure.blank_posted(at_work.db, [each.faq_id for each in found])
 
 
 async def forget_blocks(services: Services, user_id: UUID) -> None:

@@ -238,8 +238,10 @@ def _is_repeat(ctx: Context, table: Table, move: Move, version: int) -> bool:
 
 
 async def _standing(ctx: Context, table: Table) -> LockedListing:
-    """The listing, which is locked. Raises `Conflict` where its time is over, whether or not that is written."""
+    """The listing, which is locked. Raises `Conflict` where its time is over, or one of the two is gone."""
     listing = table.listing
+    if not table.is_full:
+        await refuse(ctx, table.offer, Conflict("not_pending", "The other side is not there any more."))
     if listing is None:
         await refuse(ctx, table.offer, Conflict("not_pending", "The listing is gone."))
     if listing.has_expired:

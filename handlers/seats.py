@@ -23,6 +23,7 @@ class Table(NamedTuple):
     negotiation: LockedNegotiation
     offer: LockedOffer
     side: Side
+    is_full: bool = True  # both are there
 
     @property
     def maker(self) -> Side:
@@ -33,14 +34,17 @@ class Table(NamedTuple):
 async def sit_down(ctx: Context, offer_id: UUID, *, stock: bool = False, terms: bool = False) -> Table:
     """Lock an offer with what it is about: the listing's stock, or that its terms stand still, only where that matters.
 
-    Raises `NotFound` for who is no party to it.
+    Where it does, the two people stay as they are meanwhile too. Raises `NotFound` for who is no party to it.
     """
     seat = await offers.find_seat(ctx.db, offer_id, ctx.user.user_id)
     if seat is None:
         raise NotFound
-    listing = await listings.lock_listing(ctx.db, seat.listing_id, share=not stock) if stock or terms else None
+    listing, is_full = None, True
+    if stock or terms:
+        is_full = len(await users.lock_active(ctx.db, [seat.buyer_id, seat.seller_id])) == 2
+        listing = await listings.lock_listing(ctx.db, seat.listing_id, share=not stock)
     negotiation = await negotiations.lock_negotiation(ctx.db, seat.negotiation_id)
-    return Table(listing, negotiation, await offers.lock_offer(ctx.db, offer_id), seat.side)
+    return Table(listing, negotiation, await offers.lock_offer(ctx.db, offer_id), seat.side, is_full)
 
 
 class Opened(NamedTuple):

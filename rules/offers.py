@@ -45,7 +45,7 @@ class Side(StrEnum):
 
 
 class By(StrEnum):
-    """Whose the last move was: a person's, or an auto-rule's in their name."""
+    """Whether people alone made and answered an offer, or an auto-rule in the seller's name."""
 
     PERSON = "person"
     RULE = "rule"

@@ -1,4 +1,5 @@
 -- What is left of a person who has deleted their account.
+-- Blanking answers with the rooms whose logs were touched.
 -- Locks: the caller holds the person's row, and, for blank_events, their own room's.
 
 -- name: erase_user(user_id)!
@@ -39,7 +40,7 @@ update listings
        metadata = '{}', version = version + 1
  where listing_id = :listing_id;
 
--- name: blank_listing_events(listing_id)!
+-- name: blank_listing_events(listing_id)
 -- What the log keeps of it: itself, and as one side of a match.
 update room_events e
    set payload = (
@@ -61,7 +62,8 @@ update room_events e
           from listing_matches m
          where m.source_listing_id = :listing_id or m.matched_listing_id = :listing_id))
    and :listing_id::uuid::text in (e.payload ->> 'listing_id', e.payload #>> '{source_listing,listing_id}',
-                                   e.payload #>> '{matched_listing,listing_id}');
+                                   e.payload #>> '{matched_listing,listing_id}')
+returning e.room_id;
 
 -- name: delete_listing(listing_id)!
 update listings set deleted_at = now() where listing_id = :listing_id;
@@ -78,7 +80,7 @@ select f.faq_id, f.listing_id, l.user_id as owner_id
  where f.user_id = :user_id and f.text is not null
  order by f.faq_id limit :most;
 
--- name: blank_posted(faq_ids)!
+-- name: blank_posted(faq_ids)
 -- The caller holds the rooms in which they were told.
 with blanked as (
     update listing_faqs set text = null where faq_id = any (:faq_ids::uuid[]) returning faq_id
@@ -86,7 +88,8 @@ with blanked as (
 update room_events e
    set payload = jsonb_set(e.payload::jsonb, '{text}', 'null', false)::json
   from blanked b
- where e.message_id = b.faq_id;
+ where e.message_id = b.faq_id
+returning e.room_id;
 
 -- name: delete_likes(user_id)$
 -- A thousand at most; whether there were any.
@@ -145,13 +148,14 @@ update offers set message = null, version = version + 1
  where negotiation_id = :negotiation_id and maker_id = :user_id and message is not null
 returning offer_id;
 
--- name: blank_offer_events(offer_ids)!
+-- name: blank_offer_events(offer_ids)
 -- What the log keeps of it, wherever an offer stands in a payload.
 update room_events
    set payload = jsonb_set(jsonb_set(jsonb_set(payload::jsonb,
            '{message}', 'null', false), '{offer,message}', 'null', false), '{current_offer,message}', 'null', false)::json
  where message_id = any (
-    :offer_ids::uuid[] || array(select m.message_id from messages m where m.offer_id = any (:offer_ids::uuid[])));
+    :offer_ids::uuid[] || array(select m.message_id from messages m where m.offer_id = any (:offer_ids::uuid[])))
+returning room_id;
 
 -- name: list_reviews(user_id, most)
 -- record_class: Reviewed
@@ -159,7 +163,7 @@ select review_id, author_id, subject_id from reviews
  where author_id = :user_id and text is not null
  order by review_id limit :most;
 
--- name: blank_reviews(review_ids)!
+-- name: blank_reviews(review_ids)
 -- The caller holds the rooms in which they were told.
 with blanked as (
     update reviews set text = null where review_id = any (:review_ids::uuid[]) returning review_id
@@ -167,7 +171,8 @@ with blanked as (
 update room_events e
    set payload = jsonb_set(e.payload::jsonb, '{text}', 'null', false)::json
   from blanked b
- where e.message_id = b.review_id;
+ where e.message_id = b.review_id
+returning e.room_id;
 
 -- name: note_finished(user_id)!
 update users set erased_at = now() where user_id = :user_id;

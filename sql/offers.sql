@@ -3,7 +3,8 @@
 
 -- name: find_seat(offer_id, user_id)^
 -- record_class: Seat
-select o.listing_id, o.negotiation_id, case n.buyer_id when :user_id::uuid then 'buyer' else 'seller' end as side
+select o.listing_id, o.negotiation_id, case n.buyer_id when :user_id::uuid then 'buyer' else 'seller' end as side, n.buyer_id,
+       n.seller_id
   from offers o
   join negotiations n using (negotiation_id)
  where o.offer_id = :offer_id and :user_id::uuid in (n.buyer_id, n.seller_id);
@@ -36,7 +37,7 @@ select o.offer_id, n.negotiation_id, n.listing_id, o.listing_version, o.maker_id
 
 -- name: move_offer(offer_id, status, close_reason, by, moved_by, move)!
 update offers
-   set status = :status, close_reason = :close_reason::text, by = :by,
+   set status = :status, close_reason = :close_reason::text, by = case when :by = 'rule' then 'rule' else by end,
        moved_version = case when :move::text is null then moved_version else version end,
        moved_by = coalesce(:moved_by::uuid, moved_by), move = coalesce(:move::text, move),
        version = version + 1, closed_at = coalesce(closed_at, clock_timestamp())

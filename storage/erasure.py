@@ -82,9 +82,9 @@ async def blank_offers(db: Connection, negotiation_id: UUID, user_id: UUID) -> l
     return [row["offer_id"] async for row in rows]
 
 
-async def blank_offer_events(db: Connection, offer_ids: Sequence[UUID]) -> None:
+async def blank_offer_events(db: Connection, offer_ids: Sequence[UUID]) -> set[UUID]:
     """Blank what the log keeps of the offers' words; the caller holds their rooms."""
-    await sql.blank_offer_events(db, offer_ids=offer_ids)
+    return {row["room_id"] async for row in sql.blank_offer_events(db, offer_ids=offer_ids)}
 
 
 async def list_reviews(db: Connection, user_id: UUID, most: int) -> list[Reviewed]:
@@ -92,9 +92,9 @@ async def list_reviews(db: Connection, user_id: UUID, most: int) -> list[Reviewe
     return [row async for row in sql.list_reviews(db, user_id=user_id, most=most)]
 
 
-async def blank_reviews(db: Connection, review_ids: Sequence[UUID]) -> None:
+async def blank_reviews(db: Connection, review_ids: Sequence[UUID]) -> set[UUID]:
     """Blank reviews wherever their text is kept; the caller holds both people's rooms."""
-    await sql.blank_reviews(db, review_ids=review_ids)
+    return {row["room_id"] async for row in sql.blank_reviews(db, review_ids=review_ids)}
 
 
 async def note_finished(db: Connection, user_id: UUID) -> None:
@@ -129,9 +129,9 @@ async def blank_listing(db: Connection, listing_id: UUID) -> None:
     await sql.blank_listing(db, listing_id=listing_id)
 
 
-async def blank_listing_events(db: Connection, listing_id: UUID) -> None:
+async def blank_listing_events(db: Connection, listing_id: UUID) -> set[UUID]:
     """Blank what the log keeps of a listing, whose rooms the caller holds."""
-    await sql.blank_listing_events(db, listing_id=listing_id)
+    return {row["room_id"] async for row in sql.blank_listing_events(db, listing_id=listing_id)}
 
 
 async def delete_listing(db: Connection, listing_id: UUID) -> None:
@@ -144,9 +144,9 @@ async def list_posted(db: Connection, user_id: UUID, most: int) -> list[Posted]:
     return [row async for row in sql.list_posted(db, user_id=user_id, most=most)]
 
 
-async def blank_posted(db: Connection, faq_ids: Sequence[UUID]) -> None:
+async def blank_posted(db: Connection, faq_ids: Sequence[UUID]) -> set[UUID]:
     """Blank questions, answers and replies, in the log too; the caller holds the rooms in which they were told."""
-    await sql.blank_posted(db, faq_ids=faq_ids)
+    return {row["room_id"] async for row in sql.blank_posted(db, faq_ids=faq_ids)}
 
 
 async def blank_acts(db: Connection, user_id: UUID) -> None:

@@ -12,7 +12,8 @@ from storage.money import Money
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer. `price` is of one piece; `changes` names what differs from the parent; `by` is who moved it last.
+    """An offer. `price` is of one piece; `changes` names what differs from the parent; `by` is rule where
+    an auto-rule made or answered it.
 
     Read from the database, `price` is JSON as PostgreSQL made it.
     """
@@ -64,6 +65,8 @@ class Seat(msgspec.Struct, frozen=True):
     listing_id: UUID
     negotiation_id: UUID
     side: Side
+    buyer_id: UUID
+    seller_id: UUID
 
 
 class Expiring(msgspec.Struct, frozen=True):

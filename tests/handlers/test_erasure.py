@@ -18,7 +18,7 @@ from storage import Connection, erasure, participants, reports, users
 from storage.messages import NewMessage, append_messages
 from storage.reports import Subject
 from tests.locks import PATIENCE_S, holding
-from tests.market import listed, offer
+from tests.market import conflict, counter, eur, listed, offer
 from tests.people import PASSWORD, ConnectRefused, Instance, Person, Refusal
 
 pytestmark = pytest.mark.both_postgres
@@ -293,6 +293,15 @@ async def test_nothing_is_reported_by_who_has_gone(parley: Instance, bilal: Pers
         assert not await reports.create_report(db, uuid4(), UUID(person.user_id), about, reason="spam", text=MARK)
 
 
+async def test_nobody_agrees_with_who_has_gone_or_is_suspended(parley: Instance, bilal: Person) -> None:
+    person = await parley.register("leaver")
+    made = await counter(person, await offer(bilal, await listed(person)), 9_500)
+    for status in ("suspended", "deleted"):
+        await rows(parley, "update users set status = $2 where user_id = $1", UUID(person.user_id), status)
+        assert await conflict(bilal, "accept", made) == "not_pending"
+        assert await conflict(bilal, "counter", made, price=eur(9_000), client_id="1") == "not_pending"
+
+
 async def test_what_others_delete_meanwhile_is_told_once(
     monkeypatch: pytest.MonkeyPatch, parley: Instance, bilal: Person
 ) -> None:
@@ -329,6 +338,8 @@ async def test_nothing_is_left_of_what_they_sold_and_asked_and_others_hear_it(pa
     lamp = await listed(person, title=secret, description=secret, images=[f"https://example.org/{secret}.png"])
     wish = await listed(bilal, kind="wtb", title=f"wanted: {secret}", description="A lamp that glows.")
     theirs = await listed(bilal)
+    watched = f"listing:{theirs['listing_id']}"
+    await phone.call("room:join", room=watched)
     for listing in (lamp, theirs):
         await person.post("faq:ask", listing_id=listing["listing_id"], text=secret, client_id=listing["listing_id"])
     await person.post("listing:like", listing_id=theirs["listing_id"], on=True)
@@ -356,6 +367,9 @@ async def test_nothing_is_left_of_what_they_sold_and_asked_and_others_hear_it(pa
         assert (ended["status"], ended["current_offer"]["status"]) == ("closed", "cancelled")
     await phone.hearing("block:changed", user_id=person.user_id, blocked=False)
     assert (await bilal.post("user:blocks"))["users"] == []
+    laptop = await bilal.connect()  # served from what the instance remembers, where it remembers it
+    await laptop.call("room:join", room=watched, after=0)
+    assert (await laptop.hearing("faq:posted")).payload["text"] is None
 
 
 TABLES = "select tablename from pg_tables where schemaname = 'public'"

@@ -395,6 +395,8 @@ async def test_a_rule_answers_in_the_same_transaction_and_says_so(
     met = await counter(bilal, {"offer": answer}, 9_000)
     assert (met["offer"]["status"], met["offer"]["by"], met["negotiation"]["status"]) == ("accepted", "rule", "agreed")
     assert await stock(parley, lamp) == (1, 0, "reserved")
+    history = await bilal.post("negotiation:history", negotiation_id=met["negotiation"]["negotiation_id"])
+    assert [o["by"] for o in history["offers"]] == ["rule"] * 6  # made or answered by it, whatever came after
     chat = met["negotiation"]["conversation_id"]
     page = await bilal.post("message:history", conversation_id=chat)
     assert [m["offer"]["price"]["amount"] for m in page["messages"]] == [4_999, 8_000, 9_500, 8_500, 9_000, 9_000]
