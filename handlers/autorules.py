@@ -171,7 +171,8 @@ async def answer_by_rule(
     if row is None or not row.enabled or negotiation.turn != Side.SELLER:
         return
     offer = await offers.lock_offer(db, offer_id)
-    asked = await offers.last_asked(db, negotiation.negotiation_id) or listing.price_amount
+    last = await offers.last_asked(db, negotiation.negotiation_id)
+    asked = listing.price_amount if last is None else min(last, listing.price_amount)
     decision = decide(_rule(row), offer.price_amount, asked, negotiation.rounds_left)
     if decision.verdict is Verdict.ACCEPT and listing.available >= offer.quantity:
         await strike(changes, listing, negotiation, offer, by=By.RULE)

@@ -5,18 +5,23 @@ from functools import partial
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from handlers.closing import end_listing
 from handlers.conversations import tell_updated
 from handlers.listings import listing_closed, tell_listing
 from rules.listings import ListingStatus
 from server.commands.context import Services, Work, work
+from server.errors import ParleyError
 from server.rooms.names import listing_room
 from storage import emptying, listings
 
 MEMBERS = 1_000  # of one transaction
 LISTINGS = 50  # of one transaction, with the conversations about them
+HANGING = 1_000  # likes, or questions and answers, of one transaction
 UNEMPTIED = 100  # threads of one run of the job
+
+logger = structlog.get_logger("parley.threads")
 
 
 async def empty_all(services: Services) -> int:
@@ -24,7 +29,10 @@ async def empty_all(services: Services) -> int:
     async with services.database.connection() as db:
         left = await emptying.list_unemptied(db, UNEMPTIED)
     for thread_id in left:
-        await empty_thread(services, thread_id)
+        try:
+            await empty_thread(services, thread_id)
+        except ParleyError as error:  # the others are not made to wait for it; it comes again
+            logger.warning("emptying_failed", thread_id=str(thread_id), error=error.message)
     return len(left)
 
 
@@ -35,7 +43,7 @@ async def empty_thread(services: Services, thread_id: UUID) -> None:
 
 
 async def _empty_some(thread_id: UUID, at_work: Work) -> bool:
-    """A batch of members, else of listings, else an end of it; whether there is more to do."""
+    """A batch of members, of what hangs on listings, or of these, else an end of it; whether there is more to do."""
     if not await emptying.lock_unemptied(at_work.db, thread_id):
         return False
     if await emptying.empty_members(at_work.db, thread_id, MEMBERS):
@@ -46,6 +54,8 @@ async def _empty_some(thread_id: UUID, at_work: Work) -> bool:
         return False
     locked = await emptying.lock_listings(at_work.db, found)
     doomed = [each.listing_id for each in locked if not each.is_dealt]
+    if await emptying.thin_listings(at_work.db, doomed, HANGING):
+        return True
     # Of those that stay one at a time: what ends with it has rooms of its own to lock.
     out = doomed or [each.listing_id for each in locked[:1]]
     await emptying.detach_listings(at_work.db, out)

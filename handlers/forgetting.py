@@ -88,8 +88,8 @@ async def forget_wares(services: Services, user_id: UUID) -> None:
             break
     async with services.database.connection() as db:
         await erasure.blank_acts(db, user_id)
-        while await erasure.delete_likes(db, user_id):
-            pass
+        while disliked := await erasure.delete_likes(db, user_id):
+            services.tallies.liked.update(disliked)
 
 
 async def _blank_listing(listing_id: UUID, at_work: Work) -> set[UUID]:

@@ -3,12 +3,17 @@
 from functools import partial
 from uuid import UUID
 
+import structlog
+
 from handlers.threads import tell_changed
 from server.commands.context import Services, Work, work
+from server.errors import ParleyError
 from server.rooms.names import thread_room
 from storage import heat, threads
 
 LOOKED_AT = 500  # threads of one statement
+
+logger = structlog.get_logger("parley.threads")
 
 
 async def turn_threads(services: Services) -> int:
@@ -18,7 +23,10 @@ async def turn_threads(services: Services) -> int:
         async with services.database.connection() as db:
             turning, after = await heat.list_turning(db, after, LOOKED_AT)
         for thread_id in turning:
-            turned += await work(services, partial(_turn, thread_id))
+            try:
+                turned += await work(services, partial(_turn, thread_id))
+            except ParleyError as error:  # the others are not made to wait for it; it comes again
+                logger.warning("turning_failed", thread_id=str(thread_id), error=error.message)
         if after is None:
             return turned
 

@@ -9,7 +9,9 @@ from handlers.listings import as_seen
 from handlers.permissions import viewer_of_the_listing
 from server.commands.context import Context, Services
 from server.commands.registry import Limit, Payload, command
+from server.commands.tallies import Tallies
 from storage import Connection, likes
+from storage.likes import Counted
 from storage.listings import Listing
 
 BATCH = 500  # listings of one transaction
@@ -37,27 +39,31 @@ async def _recount(services: Services, listing_id: UUID) -> None:
 async def write_counts(services: Services) -> int:
     """Write the views and likes that this instance has seen; how many listings' were written.
 
-    What somebody holds just now waits for the next time.
+    What somebody holds just now waits for the next time; what has been deleted since is dropped.
     """
-    written = 0
-    while True:
-        views, liked = services.tallies.take(BATCH)
-        if not views and not liked:
-            return written
-        try:
-            counted = await services.database.transaction(partial(_write, views, liked))
-        except BaseException:
-            services.tallies.put_back(views, liked)
-            raise
-        written += len(counted)
-        left = (views.keys() | liked) - counted
-        if left:
-            services.tallies.put_back({id_: views[id_] for id_ in left if id_ in views}, liked & left)
-            return written
+    written, held, taken = 0, Tallies(), BATCH
+    try:
+        while taken == BATCH:
+            views, liked = services.tallies.take(BATCH)
+            taken = len(views.keys() | liked)
+            if not taken:
+                break
+            try:
+                counted = await services.database.transaction(partial(_write, views, liked))
+            except BaseException:
+                services.tallies.put_back(views, liked)
+                raise
+            written += sum(each.is_locked for each in counted)
+            left = {each.listing_id for each in counted if not each.is_locked}
+            held.put_back({id_: views[id_] for id_ in left if id_ in views}, liked & left)
+    finally:
+        services.tallies.put_back(held.views, held.liked)
+    return written
 
 
-async def _write(views: dict[UUID, int], liked: set[UUID], db: Connection) -> set[UUID]:
+async def _write(views: dict[UUID, int], liked: set[UUID], db: Connection) -> list[Counted]:
     counted = await likes.lock_counted(db, [*(views.keys() | liked)])
-    await likes.add_views(db, {id_: count for id_, count in views.items() if id_ in counted})
-    await likes.recount_likes(db, [*(liked & counted)])
+    locked = {each.listing_id for each in counted if each.is_locked}
+    await likes.add_views(db, {id_: count for id_, count in views.items() if id_ in locked})
+    await likes.recount_likes(db, [*(liked & locked)])
     return counted

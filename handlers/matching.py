@@ -84,13 +84,20 @@ async def _write(source: SubjectRow, pairs: Sequence[Pair], at_work: Work) -> bo
     db, everything = at_work.db, (source, *(pair.other for pair in pairs))
     active = await users.lock_active(db, list({each.user_id for each in everything}))
     await matching.share_threads(db, list({each.thread_id for each in everything if each.thread_id}))
-    versions = await matching.share_listings(db, [each.listing_id for each in everything])
-    fresh = {each.listing_id for each in everything if each.user_id in active}
-    fresh &= {each.listing_id for each in everything if versions.get(each.listing_id) == each.version}
-    if source.listing_id not in fresh:
+    stands = await matching.share_listings(db, [each.listing_id for each in everything])
+    # One that has changed meanwhile looks for its counterparts itself, and one that is not to be had when it is again.
+    fresh = {
+        each.listing_id: stands[each.listing_id].is_open
+        for each in everything
+        if each.user_id in active and each.listing_id in stands and stands[each.listing_id].version == each.version
+    }
+    if not fresh.get(source.listing_id):
         return False
-    # One that has changed meanwhile looks for its counterparts itself.
-    kept = [(pair.other.listing_id, pair.points) for pair in pairs if pair.other.listing_id in fresh]
+    kept = [
+        (pair.other.listing_id, pair.points)
+        for pair in pairs
+        if fresh.get(pair.other.listing_id, False) or (pair.other.is_matched and pair.other.listing_id in fresh)
+    ]
     written = {each.match_id: each.is_new for each in await matching.write_matches(db, source.listing_id, kept)}
     asked = [(viewer_id, match_id) for match_id in written for viewer_id in active]
     # Nobody hears again of what they have dismissed, nor of whom they have blocked.

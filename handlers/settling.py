@@ -14,7 +14,7 @@ from rules.offers import Move, Mover, NegotiationStatus, Side
 from rules.transactions import Errand, Party, Provider, TransactionMove, TransactionStatus, outcome
 from server.commands.context import Services, Work, work
 from server.errors import ParleyError
-from storage import listings, negotiations, offers, payments, transactions, users
+from storage import blocks, listings, negotiations, offers, payments, transactions, users
 from storage.listings import LockedListing
 from storage.negotiations import LockedNegotiation
 from storage.offers import LockedOffer
@@ -89,7 +89,8 @@ async def _complete(changes: Changes, deal: Deal) -> None:
 async def _release(changes: Changes, deal: Deal, move: Move) -> None:
     """What was held is to be had again, and nobody can pay any more.
 
-    The negotiation goes on where its move says so, and where there is something left to negotiate about.
+    The negotiation goes on where its move says so, between people who have not blocked each other meanwhile, and where
+    there is something left to negotiate about.
     """
     db, listing, row = changes.work.db, deal.listing, deal.transaction
     await transactions.end_reservation(db, row.transaction_id, is_sold=False)
@@ -97,7 +98,9 @@ async def _release(changes: Changes, deal: Deal, move: Move) -> None:
     if deal.negotiation is not None and deal.offer is not None:
         mover = Mover.EITHER if move == Move.CANCEL else Mover.CLOCK
         after = await changes.apply(deal.negotiation, deal.offer, mover, move)
-        if after.status == NegotiationStatus.OPEN and status in (ListingStatus.CLOSED, ListingStatus.EXPIRED):
+        if after.status == NegotiationStatus.OPEN and await blocks.between(db, row.buyer_id, [row.seller_id]):
+            await changes.end_all([after], Move.BLOCK)
+        elif after.status == NegotiationStatus.OPEN and status in (ListingStatus.CLOSED, ListingStatus.EXPIRED):
             await changes.end_all([after], Move.CLOSE_LISTING)
     if row.provider == Provider.STRIPE and row.intent_id is not None and row.charge_id is None:
         await payments.ask(db, row.transaction_id, Errand.CANCEL)

@@ -114,8 +114,8 @@ async def pay(ctx: Context, p: MoveTransaction) -> Transaction:
         return begun
     intent = await _provider(ctx).create_intent(begun.transaction_id, begun.subtotal, begun.currency)
     answer = await ctx.retried(partial(_begin, ctx, p, intent))
-    if answer.status != TransactionStatus.PENDING:
-        raise Conflict("not_pending", f"The deal is {answer.status}: look again.", answer)
+    if isinstance(answer, Conflict):
+        raise answer
     return answer
 
 
@@ -131,19 +131,25 @@ async def _look(ctx: Context, p: MoveTransaction) -> LockedTransaction | Transac
     return deal.transaction
 
 
-async def _begin(ctx: Context, p: MoveTransaction, intent: Intent) -> Transaction:
-    """Keep a payment that was prepared; where the deal has ended meanwhile, so that nobody can pay it."""
+async def _begin(ctx: Context, p: MoveTransaction, intent: Intent) -> Transaction | Conflict:
+    """Keep a payment that was prepared; where the deal has ended meanwhile, so that nobody can pay it.
+
+    That conflict is the answer, and not raised here: what is kept and asked for stays.
+    """
     deal, party = await _sit_down(ctx, p, TransactionMove.PAY)
-    row = deal.transaction
-    if row.intent_id is None:  # else it was oneself at the same moment, and it is the same one
+    row, changes = deal.transaction, Changes(ctx)
+    is_ours = row.intent_id is None  # else it was oneself at the same moment, and it is the same one
+    is_open = row.status == TransactionStatus.PENDING and not row.is_late
+    if is_ours:
         await transactions.set_intent(ctx.db, row.transaction_id, intent.intent_id, intent.client_secret)
-        if row.status == TransactionStatus.PENDING:
-            changes = Changes(ctx)
-            await settle(changes, deal, party, TransactionMove.PAY, moved_by=ctx.user.user_id)
-            await changes.tell()
-        else:
-            await payments.ask(ctx.db, row.transaction_id, Errand.CANCEL)
-    return await _answer(ctx, deal)
+    if is_ours and not is_open:
+        await payments.ask(ctx.db, row.transaction_id, Errand.CANCEL)
+    if row.status == TransactionStatus.PENDING and row.is_late:
+        await settle(changes, deal, Party.CLOCK, TransactionMove.LAPSE)
+    elif is_ours and is_open:
+        await settle(changes, deal, party, TransactionMove.PAY, moved_by=ctx.user.user_id)
+    await changes.tell()
+    return await _answer(ctx, deal) if is_open else _over(row, await _answer(ctx, deal))
 
 
 @command(
@@ -218,8 +224,16 @@ def _is_repeat(ctx: Context, deal: Deal, move: TransactionMove, version: int) ->
     row, me = deal.transaction, ctx.user.user_id
     if move == TransactionMove.CONFIRM:
         return row.confirmed_version(Side.BUYER if me == row.buyer_id else Side.SELLER) == version
-    by_provider = row.moved_by is None and (row.move, row.version) == (move, version + 1)
+    is_back = move == TransactionMove.REFUND and row.status == TransactionStatus.REFUNDED
+    by_provider = is_back and row.move != TransactionMove.REFUND and row.version == version + 1
     return (row.moved_by, row.move, row.moved_version) == (me, move, version) or by_provider
+
+
+def _over(row: LockedTransaction, current: Transaction) -> Conflict:
+    """Why a deal is not to be moved any more."""
+    if row.is_late:
+        return Conflict("expired", "The time to pay is over.", current)
+    return Conflict("not_pending", f"The deal is {row.status}: look again.", current)
 
 
 async def _judge(ctx: Context, deal: Deal, party: Party, move: TransactionMove, version: int) -> None:
@@ -228,11 +242,8 @@ async def _judge(ctx: Context, deal: Deal, party: Party, move: TransactionMove, 
     if not is_made_under(Provider(row.provider), move):
         raise Forbidden("This deal is paid by Stripe, whose word it waits for: the buyer pays it by transaction:pay.")
     is_over = outcome(row.status, party, move) is None
-    is_late = row.status == TransactionStatus.PENDING and row.has_lapsed
-    if is_late or (is_over and row.move == TransactionMove.LAPSE):
-        raise Conflict("expired", "The time to pay is over.", await _answer(ctx, deal))
-    if is_over:
-        raise Conflict("not_pending", f"The deal is {row.status}: look again.", await _answer(ctx, deal))
+    if row.is_late or is_over:
+        raise _over(row, await _answer(ctx, deal))
     if move == TransactionMove.CONFIRM and row.confirmed_version(Side(party)) is not None:
         why = "You have confirmed: it is for the other side to do so too."
         raise Conflict("not_your_turn", why, await _answer(ctx, deal))

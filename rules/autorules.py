@@ -27,7 +27,7 @@ class Decision(NamedTuple):
 
 
 def decide(rule: Rule, price: int, asked: int, rounds_left: int) -> Decision:
-    """Answer a buyer's price, where the seller has last asked for `asked` (at first the listing's price).
+    """Answer a buyer's price, where the seller asks for `asked`: their last offer, never more than the listing's price.
 
     From `accept_at` on it is accepted, under `decline_below` declined. Between the two the seller's price comes down by
     `counter_step`, never under `accept_at` and never up again; what would come down to the buyer's price, where nothing

@@ -65,8 +65,9 @@ select a.status = 'complete' as is_complete
    and (a.owner_id = :user_id
         or exists (
             select from messages m
-              join conversation_participants p on p.conversation_id = m.conversation_id
-             where m.message_id = a.message_id and m.deleted_at is null
+              join conversations c using (conversation_id)
+              join conversation_participants p using (conversation_id)
+             where m.message_id = a.message_id and m.deleted_at is null and c.closed_at is null
                and p.user_id = :user_id and p.left_at is null and m.seq > p.joined_seq));
 
 -- name: find_file(attachment_id)^

@@ -20,9 +20,9 @@ on conflict (listing_id) do update
 
 -- name: list_past(listing_id, most)
 -- record_class: PastOffer
--- What the seller had asked for is their last offer before, or else the listing's price.
+-- What the seller had asked for is their last offer before, or the listing's price, where there is none or that is lower.
 select o.offer_id, o.price_amount as price,
-       coalesce((
+       least((
            select s.price_amount from offers s
             where s.negotiation_id = o.negotiation_id and s.round < o.round and s.maker_id <> o.maker_id
             order by s.round desc limit 1), l.price_amount) as asked,

@@ -47,6 +47,27 @@ select l.listing_id,
 -- name: detach_listings(listing_ids)!
 update listings set thread_id = null where listing_id = any (:listing_ids::uuid[]);
 
+-- name: delete_likes(listing_ids, most)$
+-- How many of them have gone.
+with gone as (
+    delete from wishlists w
+     using (select user_id, listing_id from wishlists where listing_id = any (:listing_ids::uuid[]) limit :most) some_of_them
+     where w.user_id = some_of_them.user_id and w.listing_id = some_of_them.listing_id
+    returning w.user_id
+)
+select count(*) from gone;
+
+-- name: delete_faqs(listing_ids, most)$
+-- How many of them have gone: the latest first, since what was said to one goes along with it.
+with gone as (
+    delete from listing_faqs f
+     using (select faq_id from listing_faqs where listing_id = any (:listing_ids::uuid[])
+             order by listing_id desc, faq_id desc limit :most) some_of_them
+     where f.faq_id = some_of_them.faq_id
+    returning f.faq_id
+)
+select count(*) from gone;
+
 -- name: detach_conversations(listing_ids)
 -- record_class: Detached
 -- The viewer is anybody who takes part; nobody does where all have left.

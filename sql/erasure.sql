@@ -91,14 +91,15 @@ update room_events e
  where e.message_id = b.faq_id
 returning e.room_id;
 
--- name: delete_likes(user_id)$
--- A thousand at most; whether there were any.
+-- name: delete_likes(user_id)
+-- A thousand at most; of which listings.
 with liked as (
     select user_id, listing_id from wishlists where user_id = :user_id limit 1000
 ), gone as (
-    delete from wishlists w using liked l where w.user_id = l.user_id and w.listing_id = l.listing_id returning 1 as one
+    delete from wishlists w using liked l where w.user_id = l.user_id and w.listing_id = l.listing_id
+    returning w.listing_id
 )
-select count(*) > 0 as any_were from gone;
+select listing_id from gone;
 
 -- name: erase_reports(user_id)!
 -- What they wrote in their own words; a report has a reason.

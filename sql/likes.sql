@@ -14,7 +14,17 @@ returning listing_id;
 select count(*) as likes from wishlists where listing_id = :listing_id;
 
 -- name: lock_counted(listing_ids)
-select listing_id from listings where listing_id = any (:listing_ids::uuid[]) order by listing_id for no key update skip locked;
+-- record_class: Counted
+-- Those that there are; of them those that nobody holds are locked.
+with locked as materialized (
+    select listing_id from listings
+     where listing_id = any (:listing_ids::uuid[])
+     order by listing_id for no key update skip locked
+)
+select l.listing_id, k.listing_id is not null as is_locked
+  from listings l
+  left join locked k using (listing_id)
+ where l.listing_id = any (:listing_ids::uuid[]);
 
 -- name: add_views(listing_ids, views)!
 update listings l set views = l.views + seen.views

@@ -51,7 +51,7 @@ select from threads where thread_id = any (:thread_ids::uuid[]) order by thread_
 
 -- name: share_listings(listing_ids)
 -- record_class: Standing
-select listing_id, version from listings
+select listing_id, version, status = 'active' and expires_at > clock_timestamp() as is_open from listings
  where listing_id = any (:listing_ids::uuid[]) and deleted_at is null
  order by listing_id for share;
 

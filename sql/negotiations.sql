@@ -32,15 +32,22 @@ select negotiation_id, listing_id, buyer_id, seller_id, conversation_id, status,
         or (buyer_id = :other_id::uuid and seller_id = :one_id::uuid))
  order by negotiation_id for update;
 
--- name: lock_ended(most)
+-- name: list_ended(after, most)
+-- Those in which the time of what is on the table is over.
+select negotiation_id from offers
+ where status = 'pending' and expires_at <= now()    -- which an index can be asked by
+   and negotiation_id > :after
+ order by negotiation_id limit :most;
+
+-- name: lock_ended(negotiation_ids)
 -- record_class: LockedNegotiation
--- Those in which the time of what is on the table is over; what somebody else is at is passed by.
+-- Those of them in which it is over still; what somebody else is at is passed by.
 select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
        n.current_offer_id
   from offers o
   join negotiations n using (negotiation_id)
- where o.status = 'pending' and o.expires_at <= now()    -- which an index can be asked by
- order by n.negotiation_id limit :most
+ where o.negotiation_id = any (:negotiation_ids::uuid[]) and o.status = 'pending' and o.expires_at <= now()
+ order by n.negotiation_id
    for update of n skip locked;
 
 -- name: list_open_of(user_id, most)
@@ -69,16 +76,22 @@ select negotiation_id, listing_id, buyer_id, seller_id, conversation_id, status,
 
 -- name: list_seen(user_id, negotiation_ids)
 -- record_class: Negotiation
--- The rivals are counted once a listing: whoever else has an offer on the table there.
+-- The rivals are counted once a listing: the other buyers who have an offer of their own on the table there.
 with asked as materialized (
     select negotiation_id, listing_id, seller_id from negotiations
      where negotiation_id = any (:negotiation_ids::uuid[]) and :user_id::uuid in (buyer_id, seller_id)
 ), tables as materialized (
-    select l.listing_id, (select count(*) from offers o where o.listing_id = l.listing_id and o.status = 'pending') as offers
+    select l.listing_id,
+           (select count(*) from offers o
+             where o.listing_id = l.listing_id and o.status = 'pending' and o.expires_at > now()
+               and o.maker_id <> :user_id::uuid) as offers
       from (select distinct listing_id from asked where seller_id = :user_id::uuid) l
 )
 select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.rounds_left,
-       (t.offers - (select count(*) from offers o where o.negotiation_id = n.negotiation_id and o.status = 'pending')) as rivals,
+       (t.offers - (
+           select count(*) from offers o
+            where o.negotiation_id = n.negotiation_id and o.status = 'pending' and o.expires_at > now()
+              and o.maker_id <> :user_id::uuid)) as rivals,
        n.current_offer, n.version, n.at
   from asked a
   join negotiation_objects n on n.negotiation_id = a.negotiation_id

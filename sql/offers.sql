@@ -55,16 +55,18 @@ select offer_id, negotiation_id, listing_id, listing_version, maker_id, buyer_id
        close_reason, by, parent_offer_id, changes, round, version, expires_at, at
   from offer_objects where negotiation_id = :negotiation_id order by round;
 
--- name: warn(warned, within_s, most)
+-- name: warn(stage, within_s, most)
 -- record_class: Expiring
+-- A warning stands for those before it that were missed.
 with due as (
     select o.offer_id from offers o
-     where o.status = 'pending' and o.warned = :warned and o.expires_at <= now() + make_interval(secs => :within_s::int)
+     where o.status = 'pending' and o.warned < :stage
+       and o.expires_at > now() and o.expires_at <= now() + make_interval(secs => :within_s::int)
      order by o.expires_at limit :most
        for update skip locked
 )
 update offers o
-   set warned = o.warned + 1
+   set warned = :stage
   from due d, negotiations n
  where o.offer_id = d.offer_id and n.negotiation_id = o.negotiation_id
 returning o.offer_id, o.negotiation_id, o.expires_at, n.buyer_id, n.seller_id;

@@ -12,13 +12,16 @@ select :report_id::uuid, reporter.user_id, :subject_kind::text, :subject_id::uui
            when 'user' then exists (
                select from users where user_id = :subject_id::uuid and status <> 'deleted')
            when 'conversation' then exists (
-               select from conversation_participants
-                where conversation_id = :subject_id::uuid and user_id = :reporter_id::uuid and left_at is null)
+               select from conversation_participants p
+                 join conversations c using (conversation_id)
+                where conversation_id = :subject_id::uuid and p.user_id = :reporter_id::uuid and p.left_at is null
+                  and c.closed_at is null)
            when 'message' then exists (
                select from messages m
+                 join conversations c using (conversation_id)
                  join conversation_participants p using (conversation_id)
                 where m.message_id = :subject_id::uuid and p.user_id = :reporter_id::uuid and p.left_at is null
-                  and m.seq > p.joined_seq)
+                  and m.seq > p.joined_seq and c.closed_at is null)
        end
    for share of reporter
 returning report_id;

@@ -50,10 +50,11 @@ update transactions
  where transaction_id = :transaction_id;
 
 -- name: move_transaction(transaction_id, status, move, moved_by)!
--- Among themselves what is paid has been paid out.
+-- Among themselves what is paid has been paid out. What nobody has moved leaves the last person's move remembered.
 update transactions
-   set status = :status, version = version + 1, move = :move, moved_by = :moved_by::uuid,
-       moved_version = case when :moved_by::uuid is null then null else version end,
+   set status = :status, version = version + 1, moved_by = coalesce(:moved_by::uuid, moved_by),
+       move = case when :moved_by::uuid is null then move else :move::text end,
+       moved_version = case when :moved_by::uuid is null then moved_version else version end,
        paid_at = case when :status::text = 'completed' then coalesce(paid_at, clock_timestamp()) else paid_at end,
        paid_out_at = case when :status::text = 'completed' and provider = 'manual' then clock_timestamp() else paid_out_at end,
        ended_at = case when :status::text in ('cancelled', 'failed', 'refunded') then clock_timestamp() end

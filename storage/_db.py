@@ -15,7 +15,7 @@ import msgspec
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from asyncpg.pool import PoolConnectionProxy
 
-from server.errors import Conflict, ParleyError, Unavailable
+from server.errors import Conflict, NotFound, ParleyError, Unavailable
 
 Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 
@@ -67,6 +67,7 @@ TAKEN: Mapping[str, Callable[[], ParleyError]] = {
     "users_phone_key": lambda: Conflict("taken", "This phone number has an account already."),
     "users_whatsapp_number_key": lambda: Conflict("taken", "This WhatsApp number has an account already."),
 }
+_CONSTRAINTS = {**TAKEN, "wishlists_listing_id_fkey": NotFound}  # the latter: deleted while somebody liked it
 
 
 class _Adapter(AsyncPGAdapter):
@@ -118,7 +119,7 @@ def translate(error: BaseException) -> ParleyError | None:
     if isinstance(error, ParleyError):
         return error
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        known = TAKEN.get(error.constraint_name or "")
+        known = _CONSTRAINTS.get(error.constraint_name or "")
         if known is not None:
             return known()
     if is_retryable(error) or isinstance(error, _DOWN) or _is_closed(error):

@@ -57,6 +57,14 @@ async def detach_listings(db: Connection, listing_ids: Sequence[UUID]) -> None:
     await sql.detach_listings(db, listing_ids=listing_ids)
 
 
+async def thin_listings(db: Connection, listing_ids: Sequence[UUID], most: int) -> bool:
+    """Delete some likes, else some questions and answers, of listings that the caller holds; whether there were any."""
+    for delete in (sql.delete_likes, sql.delete_faqs):
+        if await delete(db, listing_ids=listing_ids, most=most):
+            return True
+    return False
+
+
 async def delete_listings(db: Connection, listing_ids: Sequence[UUID]) -> list[Detached]:
     """Delete listings, which the caller holds, with what is asked about and matched to them.
 

@@ -154,7 +154,6 @@ async def blank_acts(db: Connection, user_id: UUID) -> None:
     await sql.blank_acts(db, user_id=user_id)
 
 
-async def delete_likes(db: Connection, user_id: UUID) -> bool:
-    """Forget some of what the person liked; whether there was any."""
-    were: bool = await sql.delete_likes(db, user_id=user_id)
-    return were
+async def delete_likes(db: Connection, user_id: UUID) -> list[UUID]:
+    """Forget some of what the person liked: which listings, whose likes are to be counted anew."""
+    return [row["listing_id"] async for row in sql.delete_likes(db, user_id=user_id)]

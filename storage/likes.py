@@ -3,9 +3,19 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+import msgspec
+
 from storage._db import Connection, load
 
-sql = load("likes")
+
+class Counted(msgspec.Struct, frozen=True):
+    """A listing that there is, and whether it is locked now: somebody may hold it."""
+
+    listing_id: UUID
+    is_locked: bool
+
+
+sql = load("likes", Counted)
 
 
 async def set_like(db: Connection, user_id: UUID, listing_id: UUID, *, on: bool) -> bool:
@@ -20,9 +30,9 @@ async def count_likes(db: Connection, listing_id: UUID) -> int:
     return count
 
 
-async def lock_counted(db: Connection, listing_ids: Sequence[UUID]) -> set[UUID]:
-    """Lock those of the listings that nobody holds, until the transaction ends."""
-    return {row["listing_id"] async for row in sql.lock_counted(db, listing_ids=listing_ids)}
+async def lock_counted(db: Connection, listing_ids: Sequence[UUID]) -> list[Counted]:
+    """Lock those of the listings that nobody holds, until the transaction ends; all that there are."""
+    return [row async for row in sql.lock_counted(db, listing_ids=listing_ids)]
 
 
 async def add_views(db: Connection, views: Mapping[UUID, int]) -> None:

@@ -54,10 +54,11 @@ class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A listing that stands still, and the version of its terms."""
+    """A listing that stands still, the version of its terms, and whether it is to be had."""
 
     listing_id: UUID
     version: int
+    is_open: bool
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -92,9 +93,9 @@ async def share_threads(db: Connection, thread_ids: Sequence[UUID]) -> None:
     await sql.share_threads(db, thread_ids=thread_ids)
 
 
-async def share_listings(db: Connection, listing_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Let listings stand still until the transaction ends; the versions of those that there are, by id."""
-    return {row.listing_id: row.version async for row in sql.share_listings(db, listing_ids=listing_ids)}
+async def share_listings(db: Connection, listing_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Let listings stand still until the transaction ends; how those that there are stand, by id."""
+    return {row.listing_id: row async for row in sql.share_listings(db, listing_ids=listing_ids)}
 
 
 async def write_matches(db: Connection, source_id: UUID, found: Sequence[tuple[UUID, Points]]) -> list[Written]:

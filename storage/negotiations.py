@@ -89,9 +89,14 @@ async def lock_offered(db: Connection, listing_id: UUID, below: int | None, most
     return [row async for row in sql.lock_offered(db, listing_id=listing_id, below=below, most=most)]
 
 
-async def lock_ended(db: Connection, most: int) -> list[LockedNegotiation]:
-    """Lock negotiations in which an offer has run out of time, in order of id, but for those that others are at."""
-    return [row async for row in sql.lock_ended(db, most=most)]
+async def list_ended(db: Connection, after: UUID, most: int) -> list[UUID]:
+    """Negotiations in which an offer has run out of time, in order of id, behind one."""
+    return [row["negotiation_id"] async for row in sql.list_ended(db, after=after, most=most)]
+
+
+async def lock_ended(db: Connection, negotiation_ids: Sequence[UUID]) -> list[LockedNegotiation]:
+    """Lock those in which an offer has run out of time, in order of id, but for those that others are at."""
+    return [row async for row in sql.lock_ended(db, negotiation_ids=negotiation_ids)]
 
 
 async def lock_between(db: Connection, one_id: UUID, other_id: UUID) -> list[LockedNegotiation]:

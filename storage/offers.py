@@ -164,9 +164,9 @@ async def list_history(db: Connection, negotiation_id: UUID) -> list[Offer]:
     return [row async for row in sql.list_history(db, negotiation_id=negotiation_id)]
 
 
-async def warn(db: Connection, warned: int, within_s: int, most: int) -> list[Expiring]:
-    """Count a warning for offers that end within so many seconds and have had `warned` of them."""
-    return [row async for row in sql.warn(db, warned=warned, within_s=within_s, most=most)]
+async def warn(db: Connection, stage: int, within_s: int, most: int) -> list[Expiring]:
+    """Note the warning of a stage, counted from 1, for offers that end within so many seconds and have not had it."""
+    return [row async for row in sql.warn(db, stage=stage, within_s=within_s, most=most)]
 
 
 async def may_be_offered(db: Connection, listing_id: UUID, seller_id: UUID, buyer_id: UUID) -> bool:

@@ -93,7 +93,10 @@ class Parties(msgspec.Struct, frozen=True):
 
 
 class LockedTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """What moves are judged by; `has_lapsed` by the database's clock behind the lock."""
+    """What moves are judged by; `has_lapsed` by the database's clock behind the lock.
+
+    `moved_by`, `move` and `moved_version` are a person's last move, whatever else has moved it since.
+    """
 
     transaction_id: UUID
     negotiation_id: UUID | None
@@ -115,6 +118,13 @@ class LockedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     moved_version: int | None
     version: int
     has_lapsed: bool
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time to pay has ended it, written or not."""
+        if self.status == TransactionStatus.PENDING:
+            return self.has_lapsed
+        return self.status == TransactionStatus.CANCELLED and self.move != TransactionMove.CANCEL
 
     def confirmed_version(self, side: Side) -> int | None:
         """The version at which a side gave its word, None where it has not."""

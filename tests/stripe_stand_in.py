@@ -70,6 +70,8 @@ class StripeStandIn:
                 return _said(503, {"error": {"type": "api_error", "message": "down"}})
             if how == "refused":
                 return _said(402, {"error": {"type": "card_error", "code": "card_declined", "message": "No."}})
+            if how == "too small":
+                return _said(400, _refused("amount_too_small"))
             if how == "garbage":
                 return web.Response(text="<html>", status=200)
             if how == "cut":

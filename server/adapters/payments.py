@@ -40,7 +40,10 @@ class Payments(Protocol):
     """A payment provider. All but `read_event` raise `Unavailable` where it does not do what it is asked."""
 
     async def create_intent(self, transaction_id: UUID, amount: int, currency: str) -> Intent:
-        """Prepare a deal's payment, in minor units; asked again for the same deal, it is the same one."""
+        """Prepare a deal's payment, in minor units; asked again for the same deal, it is the same one.
+
+        Raises `Invalid` for what it will never take.
+        """
 
     async def cancel_intent(self, intent_id: str) -> bool:
         """Let a payment not be made any more; False where it was made. Asked again, it answers the same."""

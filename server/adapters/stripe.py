@@ -96,18 +96,21 @@ class StripePayments:
         """A payment intent, by a key that makes it the same one within a day; it is ours to keep for longer."""
         charged = to_stripe(amount, currency)
         if charged is None:
-            raise Unavailable(f"Stripe does not move {amount} minor units of {currency}: agree on a rounder sum.")
-        made = await self._asked(
-            lambda: self._client.v1.payment_intents.create_async(
-                {
-                    "amount": charged,
-                    "currency": currency.lower(),
-                    "metadata": {"transaction_id": str(transaction_id)},
-                    "automatic_payment_methods": {"enabled": True},
-                },
-                {"idempotency_key": str(transaction_id)},
+            raise _not_moved(amount, currency)
+        try:
+            made = await self._asked(
+                lambda: self._client.v1.payment_intents.create_async(
+                    {
+                        "amount": charged,
+                        "currency": currency.lower(),
+                        "metadata": {"transaction_id": str(transaction_id)},
+                        "automatic_payment_methods": {"enabled": True},
+                    },
+                    {"idempotency_key": str(transaction_id)},
+                )
             )
-        )
+        except _Refused as refused:
+            raise _not_moved(amount, currency) if refused.is_final else refused from None
         if not made.client_secret:
             raise Unavailable("The payment provider has prepared no payment: try again.")
         return Intent(made.id, made.client_secret)
@@ -176,7 +179,7 @@ class StripePayments:
         except stripe.StripeError as error:
             reason = error.code or type(error).__name__
             logger.warning("stripe_failed", reason=reason, status=error.http_status, request_id=error.request_id)
-            raise _Refused(reason) from None
+            raise _Refused(reason, is_final=isinstance(error, stripe.InvalidRequestError)) from None
         # The library lets out what fails while the answer is read.
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             logger.warning("stripe_failed", reason=type(error).__name__)
@@ -184,8 +187,15 @@ class StripePayments:
 
 
 class _Refused(Unavailable):
-    """Stripe has not done it; `reason` is its error's code."""
+    """Stripe has not done it; `reason` is its error's code, `is_final` says that it never will, asked the same."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
         super().__init__("The payment provider did not answer as it should: try again.")
         self.reason = reason
+        self.is_final = is_final
+
+
+def _not_moved(amount: int, currency: str) -> Invalid:
+    """What is answered where asking again is of no use."""
+    why = f"Stripe does not take {amount} minor units of {currency}: cancel the deal, and agree on another sum."
+    return Invalid({"transaction_id": "of a sum that Stripe does not take"}, why)

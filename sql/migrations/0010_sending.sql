@@ -1,6 +1,9 @@
 -- Sending again: nothing is stored of a person who has been deleted meanwhile, and counting what is unread reads no more than
 -- it has to.
 
+-- Closed, a conversation takes no messages any more, and nobody finds what was said there.
+alter table conversations add closed_at timestamptz;
+
 -- Other people's messages behind a seq, counted to 1,000, among the first 10,000 there: whoever says that much themselves
 -- without ever marking anything as read is told of what stands among these.
 create or replace function unread(conversation uuid, reader uuid, behind bigint) returns bigint language sql stable as $$

@@ -1,8 +1,6 @@
 -- The market: threads, listings, what people ask about them, and which of them belong together.
 
--- A thread's conversation has the thread's id; closed, it takes no messages any more.
 alter table conversations
-    add closed_at timestamptz,
     -- Its listing is gone: it stays, and is no longer the pair's conversation about anything.
     add detached_at timestamptz,
     add check (detached_at is null or listing_id is null);

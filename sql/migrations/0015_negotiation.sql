@@ -61,8 +61,8 @@ create index offers_maker_id on offers (maker_id);
 create index offers_parent_offer_id on offers (parent_offer_id) where parent_offer_id is not null;
 create index offers_moved_by on offers (moved_by) where moved_by is not null;
 create index offers_expires_at on offers (expires_at) where status = 'pending';
-create index offers_unwarned on offers (expires_at) where status = 'pending' and warned = 0;
-create index offers_warned_once on offers (expires_at) where status = 'pending' and warned = 1;
+create index offers_unwarned on offers (expires_at) where status = 'pending' and warned < 1;
+create index offers_to_be_warned on offers (expires_at) where status = 'pending' and warned < 2;
 -- How many rivals there are.
 create index offers_on_the_table on offers (listing_id) where status = 'pending';
 
@@ -152,7 +152,7 @@ create table transactions (
     paid_at timestamptz,
     paid_out_at timestamptz,
     ended_at timestamptz,                            -- cancelled, failed or refunded
-    -- The last move, and, where it was a person's, whose and the version they saw: a repeat is recognised by these.
+    -- The last move that a person made with it, and the version they saw: a repeat is recognised by these.
     moved_by uuid references users (user_id),
     move text check (move in ('pay', 'confirm', 'complete', 'fail', 'cancel', 'lapse', 'refund')),
     moved_version int,

@@ -12,6 +12,17 @@ select coalesce(
     false)
 $$;
 
+-- Who has archived a conversation and would have it back with the next message. A thread stays where they have put it: its
+-- people stand in its room, archived or not, and a send would have to hold the rooms of as many as have archived it.
+create or replace function sleeping(conversation_ids uuid[])
+returns table (conversation_id uuid, user_id uuid) language sql stable as $$
+select p.conversation_id, p.user_id from conversation_participants p
+ where p.conversation_id = any (array(
+        select c.conversation_id from conversations c
+         where c.conversation_id = any (conversation_ids) and c.kind <> 'thread'))
+   and p.archived and p.left_at is null and (p.muted_until is null or p.muted_until <= clock_timestamp())
+$$;
+
 drop function append_messages(uuid[], uuid[], text[], bytea[], text[], text[], uuid[], text[], text[], boolean);
 
 -- Stores a batch of messages in one round trip: rooms locked in order of id, then, on a fresh snapshot (a volatile function
@@ -24,7 +35,7 @@ drop function append_messages(uuid[], uuid[], text[], bytea[], text[], text[], u
 -- conversation, either way) · no_reply (the message replied to) · no_attachment (not the sender's, not complete, or sent already)
 -- · busy · woken. `kind` is the room's where something was appended to it: a thread's conversation has the thread's.
 --
--- Whoever has archived the conversation, and not muted it, has it back: their own rooms are locked along with the
+-- Whoever has archived the conversation, no thread's, and not muted it, has it back: their own rooms are locked along with the
 -- conversations', and rows `woken` say what their devices are told (`room_id` is theirs, `ord` null).
 --
 -- The plan is made once a connection and kept: left to itself the planner may plan the whole anew for every call (measured

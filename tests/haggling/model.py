@@ -29,8 +29,9 @@ class Offer:
     moved: tuple[str, str, int] | None = None
 
     def end(self, status: str, reason: str | None, by: str = "person") -> None:
-        """Let it be in another state."""
-        self.status, self.reason, self.by = status, reason, by
+        """Let it be in another state; a rule's mark stays."""
+        self.status, self.reason = status, reason
+        self.by = "rule" if by == "rule" else self.by
         self.version += 1
 
 
@@ -65,6 +66,11 @@ class Negotiation:
     def pending(self) -> Offer | None:
         """The offer on the table."""
         return self.last if self.last is not None and self.last.status == "pending" else None
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether the buyer's own offer is on the table."""
+        return self.pending is not None and self.pending.maker == BUYER and not self.pending.is_late
 
     @property
     def left(self) -> int:
@@ -287,7 +293,7 @@ class Market:
         if not against:
             self._release(deal, "withdrawn")
             at = deal.negotiation
-            if at is not None and self.is_closed:
+            if at is not None and (self.is_closed or at.buyer in self.blocked):
                 at.status, at.turn = "closed", NONE
             elif at is not None:
                 at.stand(NONE)
@@ -361,6 +367,7 @@ class Market:
         if rule.step is None or not at.left:
             return
         asked = next((each.price for each in reversed(at.offers) if each.maker == SELLER), self.price)
+        asked = min(asked, self.price)
         price = min(asked, max(asked - rule.step, rule.accept_at or 1))
         if price > offer.price:
             offer.end("rejected", "countered", "rule")

@@ -393,7 +393,7 @@ class Game:
         }
 
     def _negotiation(self, at: Negotiation) -> Object:
-        rivals = [each for each in self.market.negotiations if each is not at and each.pending is not None]
+        rivals = [each for each in self.market.negotiations if each is not at and each.is_rival]
         return {
             "negotiation_id": self._ids[id(at)],
             "listing_id": self.listing_id,

@@ -343,10 +343,14 @@ async def test_nothing_is_left_of_what_they_sold_and_asked_and_others_hear_it(pa
     for listing in (lamp, theirs):
         await person.post("faq:ask", listing_id=listing["listing_id"], text=secret, client_id=listing["listing_id"])
     await person.post("listing:like", listing_id=theirs["listing_id"], on=True)
+    await parley.parley.jobs.write_counts()
+    assert (await bilal.post("listing:get", listing_id=theirs["listing_id"]))["likes"] == 1
     made = await offer(bilal, lamp)
     mine = await offer(person, theirs, message=secret)
     await bilal.post("user:block", user_id=person.user_id)
     await delete(person)
+    await parley.parley.jobs.write_counts()
+    assert (await bilal.post("listing:get", listing_id=theirs["listing_id"]))["likes"] == 0
     mark = f"'%{secret}%'"
     for [table] in [list(row.values()) for row in await rows(parley, TABLES)]:
         [found] = await rows(parley, f"select count(*) as n from {table} t where t::text like {mark}")

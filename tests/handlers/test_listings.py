@@ -556,6 +556,38 @@ async def test_counts_wait_for_no_lock_and_nothing_is_lost(parley: Instance, ami
     assert (counted["views"], counted["likes"]) == (1, 1)
 
 
+async def test_counts_of_what_is_gone_are_dropped_and_what_is_held_keeps_no_other_waiting(
+    parley: Instance, amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likes_handler, "BATCH", 1)
+    held_one, other, gone = await listed(amina), await listed(amina), uuid4()
+    tallies = parley.parley.services.tallies
+    locking = "select from listings where listing_id = $1 for no key update"
+    async with holding_by(parley.dsn, locking, UUID(held_one["listing_id"])):
+        tallies.liked.add(gone)
+        tallies.views[gone] += 1
+        for one in (held_one, other):
+            await seen(bilal, one)
+        await write_counts(parley.parley.services)
+        assert (await seen(amina, other))["views"] == 1
+        assert (set(tallies.views), tallies.liked) == ({UUID(held_one["listing_id"])}, set())
+
+
+async def test_what_is_deleted_while_somebody_likes_it_is_not_found(
+    amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await listed(amina)
+    real = likes_handler.likes.set_like
+
+    async def late(db: Any, user_id: UUID, listing_id: UUID, *, on: bool) -> bool:
+        await db.execute("delete from listings where listing_id = $1", listing_id)
+        return await real(db, user_id, listing_id, on=on)
+
+    monkeypatch.setattr("storage.likes.set_like", late)
+    error = await refused(bilal, "listing:like", listing_id=made["listing_id"], on=True)
+    assert error["code"] == "not_found"
+
+
 async def test_counts_that_could_not_be_written_are_written_later(
     parley: Instance, amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -469,6 +469,24 @@ async def test_a_job_finds_what_an_instance_left_and_one_that_is_had_again(
     assert len(await mine(bilal, late)) == 1
 
 
+@pytest.mark.parametrize("ended", ["lamp", "wish"])
+async def test_what_ends_while_it_is_compared_is_not_matched(
+    parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str, ended: str
+) -> None:
+    real = matching.share_threads
+    ends = "update listings set expires_at = now() - interval '1 s' where listing_id = $1"
+
+    async def late(db: Any, thread_ids: Any) -> None:
+        await real(db, thread_ids)
+        await db.execute(ends, UUID({"lamp": lamp, "wish": wish}[ended]["listing_id"]))
+
+    monkeypatch.setattr("handlers.listings.match_listing", nothing)
+    monkeypatch.setattr("storage.matching.share_threads", late)
+    lamp, wish = await sold(amina, f"{thing} lamp"), await wanted(bilal, f"{thing} lamp")
+    await match_listing(parley.parley.services, UUID(wish["listing_id"]))
+    assert await stored(parley, wish) == 0
+
+
 async def test_one_that_fails_keeps_no_other_waiting(
     parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
 ) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from server.embedded import SETTINGS
-from storage import _db
+from server.errors import Unavailable
+from storage import _db, offers
 from tests.locks import Holder
 from tests.market import conflict, eur, listed, move, offer, refused, run_out, set_, stock
 from tests.people import Instance
@@ -170,6 +172,32 @@ async def test_more_offers_than_one_transaction_takes_expire_in_one_look(
     assert await parley.parley.jobs.expire_offers() == 5
     desk = (await amina.post("negotiation:list"))["negotiations"]
     assert {each["current_offer"]["status"] for each in desk} == {"expired"}
+
+
+async def test_an_offer_that_can_not_expire_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, new_instance: NewInstance
+) -> None:
+    monkeypatch.setattr("server.jobs.CLOCK_EVERY_S", 3_600.0)
+    monkeypatch.setattr("handlers.endings.EXPIRED_AT_ONCE", 2)
+    parley = await new_instance()
+    amina = await parley.person("amina")
+    lamp = await listed(amina)
+    made = [await offer(await parley.person(f"buyer{n}"), lamp) for n in range(5)]
+    for each in made:
+        await run_out(parley, each)
+    moved, stuck = offers.move_offer, UUID(made[0]["offer"]["offer_id"])
+
+    async def move_offer(db: asyncpg.Connection, offer_id: UUID, *what: Any, **more: Any) -> None:
+        if offer_id == stuck:
+            raise Unavailable
+        await moved(db, offer_id, *what, **more)
+
+    monkeypatch.setattr(offers, "move_offer", move_offer)
+    assert await parley.parley.jobs.expire_offers() == 4
+    desk = (await amina.post("negotiation:list"))["negotiations"]
+    assert sorted(each["current_offer"]["status"] for each in desk) == [*["expired"] * 4, "pending"]
+    monkeypatch.setattr(offers, "move_offer", moved)
+    assert await parley.parley.jobs.expire_offers() == 1
 
 
 async def test_what_is_in_a_deleted_thread_is_not_there_before_it_is_emptied(new_instance: NewInstance) -> None:

@@ -175,6 +175,36 @@ async def test_both_are_warned_an_hour_and_five_minutes_before_the_end(
     assert short["offer"]["offer_id"] not in warnings()
 
 
+async def test_whoever_missed_the_first_warning_has_one_and_what_is_over_none(
+    monkeypatch: pytest.MonkeyPatch, parley: Instance, amina: Person, bilal: Person
+) -> None:
+    monkeypatch.setattr("handlers.endings.BATCH", 1)
+    made, phone = [await offer(bilal, await listed(amina)) for _ in range(4)], await amina.connect()
+    for each, left in zip(made, ("4 minutes", "50 minutes", "4 minutes", "-1 seconds"), strict=True):
+        late = f"update offers set expires_at = now() + interval '{left}' where offer_id = $1"
+        await set_(parley, late, each["offer"]["offer_id"])
+    for _ in range(2):
+        await parley.parley.jobs.warn_of_ends()
+    await settled(phone, amina)
+    warned = [push.payload["offer_id"] for push in phone.heard if push.name == "offer:expiring"]
+    assert sorted(warned) == sorted(each["offer"]["offer_id"] for each in made[:3])
+
+
+async def test_rivals_are_other_buyers_whose_own_offers_stand(
+    new_instance: NewInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.jobs.CLOCK_EVERY_S", 3_600.0)
+    parley = await new_instance()
+    amina = await parley.person("amina")
+    lamp = await listed(amina, quantity=9)
+    made = [await offer(await parley.person(f"buyer{n}"), lamp) for n in range(4)]
+    await counter(amina, made[0], 9_500)
+    await run_out(parley, made[1])
+    desk = (await amina.post("negotiation:list"))["negotiations"]
+    rivals = {each["negotiation_id"]: each["rivals"] for each in desk}
+    assert [rivals[each["negotiation"]["negotiation_id"]] for each in made] == [2, 2, 1, 1]
+
+
 async def test_what_is_offered_must_be_the_listings_currency_and_there(amina: Person, bilal: Person) -> None:
     lamp = await listed(amina, quantity=2)
     asked = {"listing_id": lamp["listing_id"], "listing_version": 1, "price": eur(1), "client_id": "1"}
@@ -400,6 +430,20 @@ async def test_a_rule_answers_in_the_same_transaction_and_says_so(
     chat = met["negotiation"]["conversation_id"]
     page = await bilal.post("message:history", conversation_id=chat)
     assert [m["offer"]["price"]["amount"] for m in page["messages"]] == [4_999, 8_000, 9_500, 8_500, 9_000, 9_000]
+
+
+async def test_a_rule_asks_for_no_more_than_the_listing_does(amina: Person, bilal: Person) -> None:
+    lamp = await listed(amina)
+    await amina.post("autorule:set", listing_id=lamp["listing_id"], enabled=True, counter_step=eur(500))
+    made = await offer(bilal, lamp, 5_000)
+    answer = made["negotiation"]["current_offer"]
+    assert answer["price"] == eur(9_500)
+    changed = {"listing_id": lamp["listing_id"], "version": lamp["version"], "price": eur(8_000)}
+    await amina.post("listing:update", **changed)
+    again = await counter(bilal, {"offer": answer}, 6_000)
+    assert again["negotiation"]["current_offer"]["price"] == eur(7_500)
+    tried = await amina.post("autorule:test", listing_id=lamp["listing_id"], counter_step=eur(500))
+    assert [each["price"] for each in tried["decisions"]] == [eur(7_500), eur(7_500)]
 
 
 async def test_a_rule_that_is_off_or_gone_too_far_answers_nothing(amina: Person, bilal: Person) -> None:

@@ -183,6 +183,37 @@ async def test_a_deal_that_ends_while_its_payment_is_prepared_can_not_be_paid(
     assert [intent["status"] for intent in stripe.intents.values()] == ["canceled"]
 
 
+async def test_a_deal_that_lapses_while_its_payment_is_prepared_can_not_be_paid(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    lamp = await listed(amina)
+    deal = (await agreed(amina, bilal, lamp))["transaction"]
+    stripe.gate.clear()
+    paying = asyncio.create_task(refused(bilal, "transaction:pay", transaction_id=deal["transaction_id"], version=1))
+    while not stripe.asked:
+        await asyncio.sleep(0)
+    await lapse(parley, deal)
+    stripe.gate.set()
+    error = await paying
+    assert (error["reason"], error["current"]["status"]) == ("expired", "cancelled")
+    assert "client_secret" not in error["current"]
+    assert await stock(parley, lamp) == (0, 0, "active")
+    await run_errands(parley)
+    assert [intent["status"] for intent in stripe.intents.values()] == ["canceled"]
+    assert await reason(bilal, "pay", deal) == "expired"
+
+
+async def test_beginning_to_pay_is_repeated_when_it_is_paid(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    deal = (await agreed(amina, bilal))["transaction"]
+    await act(bilal, "pay", deal)
+    [intent_id] = stripe.intents
+    await tell(parley.url, stripe.pay(intent_id))
+    again = await act(bilal, "pay", deal)  # whose answer was lost
+    assert (again["status"], again) == ("completed", await seen(bilal, deal))
+
+
 async def test_two_devices_that_pay_at_once_prepare_one_payment(
     stripe: StripeStandIn, amina: Person, bilal: Person
 ) -> None:
@@ -215,8 +246,19 @@ async def test_a_sum_that_stripe_does_not_move_is_not_asked_for(
     lamp = await listed(amina, price={"amount": amount, "currency": currency})
     deal = await buy(bilal, lamp)
     asked = {"transaction_id": deal["transaction_id"], "version": 1}
-    assert (await refused(bilal, "transaction:pay", **asked))["code"] == "unavailable"
+    error = await refused(bilal, "transaction:pay", **asked)
+    assert (error["code"], f"{amount} minor units of {currency}" in error["message"]) == ("invalid", True)
     assert stripe.asked == []
+
+
+async def test_what_stripe_will_never_take_is_not_to_be_sent_again(
+    stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    deal = (await agreed(amina, bilal))["transaction"]
+    stripe.broken = ["too small"]
+    error = await refused(bilal, "transaction:pay", transaction_id=deal["transaction_id"], version=1)
+    assert (error["code"], list(error["fields"])) == ("invalid", ["transaction_id"])
+    assert await seen(bilal, deal) == deal
 
 
 # webhooks

@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from handlers import emptying, members, threads
+from handlers import emptying, heat, members, threads
 from rules.users import Role
 from server.commands.context import Work, work
+from server.errors import Unavailable
 from server.rooms.bus import LocalBus, LocalHub
 from server.rooms.joining import Joining
 from server.rooms.log import Event
-from storage import users
+from storage import attachments, users
 from tests.locks import holding
 from tests.people import PASSWORD, Device, Instance, Person, Push, Refusal
 
@@ -310,8 +311,7 @@ async def test_all_of_talk_works_in_a_thread(amina: Person, bilal: Person, threa
     assert room in back.hello["rooms"]  # joined threads are, archived or not
     await say(bilal, thread, "wake up")
     await back.hearing("message:created", text="wake up")
-    await back.hearing("conversation:mine", archived=False)
-    listed = await amina.post("conversation:list")
+    listed = await amina.post("conversation:list", archived=True)  # and it stays where she has put it
     assert [one["conversation_id"] for one in listed["conversations"]] == [thread]
     await bilal.post("account:update", full_name="Bilal of the Threads")
     assert (await back.hearing("profile:changed", user_id=bilal.user_id)).room == room
@@ -534,14 +534,30 @@ async def test_a_send_that_waits_behind_its_senders_departure_is_not_stored(
 # its end
 
 
+FILE = """
+insert into message_attachments
+       (attachment_id, owner_id, name, content_type, size, sha256, status, completed_at, file_id, message_id, position)
+values ($1, $2, 'a.png', 'image/png', 1, sha256('a'), 'complete', now(), $1, $3, 1)
+"""
+
+
+async def may_read(parley: Instance, person: Person, attachment_id: UUID) -> bool:
+    async with parley.parley.database.connection() as db:
+        return await attachments.find_visible(db, attachment_id, UUID(person.user_id)) is not None
+
+
 async def test_a_deleted_thread_is_gone_for_everybody_at_once(
     parley: Instance, amina: Person, bilal: Person, carim: Person, thread: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "empty_thread", lambda *_: asyncio.sleep(0))  # stopped right after the answer
     await bilal.post("thread:join", thread_id=thread)
     said = await say(bilal, thread, "something")
+    file_id = uuid4()
+    await rows(parley, FILE, file_id, amina.user_id, UUID(said["message_id"]))
+    assert await may_read(parley, bilal, file_id)
     phone, room = await bilal.connect(), f"thread:{thread}"
     assert await code(bilal, "thread:delete", thread_id=thread) == "forbidden"
+    assert len((await bilal.post("message:search", query="something"))["messages"]) == 1
     deleted = await amina.post("thread:delete", thread_id=thread)
     assert (deleted["thread_id"], deleted["joined"]) == (thread, False)
     assert (await amina.post("thread:delete", thread_id=thread))["thread_id"] == thread  # asked again
@@ -560,8 +576,12 @@ async def test_a_deleted_thread_is_gone_for_everybody_at_once(
         ("conversation:update", {"conversation_id": thread, "pinned": True}),
         ("receipt:read", {"conversation_id": thread, "seq": 1}),
         ("room:sync", {"room": room, "after": 0}),
+        ("report:file", {"subject": {"kind": "conversation", "id": thread}, "reason": "spam", "client_id": "a"}),
+        ("report:file", {"subject": {"kind": "message", "id": said["message_id"]}, "reason": "spam", "client_id": "b"}),
     ):
         assert await code(bilal, command, **payload) == "not_found", command
+    assert (await bilal.post("message:search", query="something"))["messages"] == []
+    assert not await may_read(parley, bilal, file_id)
     assert thread not in str(await bilal.post("conversation:list"))
     assert thread not in str(await bilal.post("thread:list", joined=True))
     assert (await phone.answer("room:join", room=room))["error"]["code"] == "not_found"
@@ -704,11 +724,15 @@ async def test_what_is_listed_in_a_deleted_thread_goes_unless_deals_stand_on_it(
     parley: Instance, amina: Person, bilal: Person, thread: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emptying, "LISTINGS", 2)
+    monkeypatch.setattr(emptying, "HANGING", 1)
     doomed = [await list_in(amina, thread) for _ in range(3)]
     dealt = await list_in(amina, thread)
     about = [await parley.chat(bilal, amina, listing_id=listing) for listing in (*doomed, dealt)]
     await rows(parley, DEAL, dealt, bilal.user_id, amina.user_id, about[3])
-    await rows(parley, QUESTION, doomed[0], bilal.user_id)
+    for listing in (doomed[0], doomed[0], dealt):
+        await rows(parley, QUESTION, listing, bilal.user_id)
+        await bilal.post("listing:like", listing_id=listing, on=True)
+    await amina.post("listing:like", listing_id=doomed[0], on=True)
     await rows(parley, MATCH, doomed[1], dealt)
     phone = await bilal.connect()
     await amina.post("thread:delete", thread_id=thread)
@@ -722,12 +746,35 @@ async def test_what_is_listed_in_a_deleted_thread_goes_unless_deals_stand_on_it(
         parley, "select listing_id, thread_id, status from listings where listing_id = any ($1::uuid[])", ids
     )
     assert (str(kept["listing_id"]), kept["thread_id"], kept["status"]) == (dealt, None, "closed")
+    for table in ("wishlists", "listing_faqs"):
+        hanging = await rows(parley, f"select listing_id from {table} where listing_id = any ($1::uuid[])", ids)
+        assert [str(each["listing_id"]) for each in hanging] == [dealt]
     [ended] = await rows(parley, "select status from negotiations where listing_id = $1", dealt)
     assert ended["status"] == "closed"
     assert (await bilal.post("conversation:get", conversation_id=about[3]))["listing_id"] == dealt
     closed = "select room_id from room_events where room_id = any ($1::uuid[]) and name = 'listing:closed'"
     assert sorted(str(row["room_id"]) for row in await rows(parley, closed, ids)) == sorted(ids)
     assert await parley.chat(amina, bilal) not in about  # of which those that lost their listing are none
+
+
+async def test_a_thread_that_cannot_be_emptied_keeps_no_other_waiting(
+    parley: Instance, amina: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "empty_thread", lambda *_: asyncio.sleep(0))  # stopped right after the answer
+    stuck, other = [await new_thread(amina) for _ in "ab"]
+    for thread in (stuck, other):
+        await amina.post("thread:delete", thread_id=thread)
+    real = emptying._empty_some
+
+    async def broken(thread_id: UUID, at_work: Work) -> bool:
+        if str(thread_id) == stuck:
+            raise Unavailable
+        return await real(thread_id, at_work)
+
+    monkeypatch.setattr(emptying, "_empty_some", broken)
+    await parley.parley.jobs.empty_threads()
+    left = "select thread_id from threads where thread_id = any ($1::uuid[]) and emptied_at is null"
+    assert [str(each["thread_id"]) for each in await rows(parley, left, [stuck, other])] == [stuck]
 
 
 async def test_a_person_who_is_erased_leaves_their_threads_and_takes_those_that_are_theirs_alone(
@@ -810,6 +857,23 @@ async def test_threads_are_judged_page_by_page(
     assert await parley.parley.jobs.turn_threads() >= 4
     found = [await amina.post("thread:get", thread_id=thread) for thread in made]
     assert not any(one["is_hot"] for one in found)
+
+
+async def test_a_thread_that_cannot_turn_keeps_no_other_waiting(
+    parley: Instance, amina: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = [await new_thread(amina) for _ in "ab"]
+    await rows(parley, "update threads set is_hot = true where thread_id = any ($1::uuid[])", [stuck, other])
+    real = heat._turn
+
+    async def broken(thread_id: UUID, at_work: Work) -> bool:
+        if str(thread_id) == stuck:
+            raise Unavailable
+        return await real(thread_id, at_work)
+
+    monkeypatch.setattr(heat, "_turn", broken)
+    await parley.parley.jobs.turn_threads()
+    assert [(await amina.post("thread:get", thread_id=each))["is_hot"] for each in (stuck, other)] == [True, False]
 
 
 def test_the_push_names_say_what_they_should() -> None:

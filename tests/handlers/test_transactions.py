@@ -176,6 +176,14 @@ async def test_a_deal_cancelled_after_its_listing_was_closed_leaves_nothing_open
     assert negotiation["status"] == "closed"
 
 
+async def test_a_deal_cancelled_after_a_block_leaves_nothing_open(amina: Person, bilal: Person) -> None:
+    deal = (await agreed(amina, bilal))["transaction"]
+    await bilal.post("user:block", user_id=amina.user_id)
+    await act(amina, "cancel", deal)
+    negotiation = await bilal.post("negotiation:get", negotiation_id=deal["negotiation_id"])
+    assert (negotiation["status"], negotiation["turn"]) == ("closed", "none")
+
+
 @pytest.mark.both_postgres
 async def test_a_deal_that_nobody_pays_lapses(parley: Instance, amina: Person, bilal: Person) -> None:
     lamp, phone = await listed(amina), await bilal.connect()
