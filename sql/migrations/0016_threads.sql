@@ -1,4 +1,5 @@
--- Threads as rooms that people talk in: sending knows the kind of a room, and takes nothing into what has been closed.
+-- Threads as rooms that people talk in: sending knows the kind of a room, and takes nothing into what has been closed, nor of
+-- a person who has been deleted meanwhile.
 
 -- The first people of a conversation, and who inherits a thread: there may be a hundred thousand of them.
 create index conversation_participants_joined on conversation_participants (conversation_id, joined_at, user_id)
