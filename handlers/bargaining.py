@@ -15,12 +15,13 @@ from handlers.conversations import conversation_created, conversation_mine
 from handlers.listings import rooms_of, tell_listing
 from handlers.matching import match_mutual
 from handlers.messages import message_created
+from rules.listings import ListingStatus
 from rules.offers import By, CloseReason, Move, Mover, NegotiationStatus, OfferStatus, Side, outcome
 from server.commands.context import Work
 from server.commands.registry import Push, push
 from server.errors import Conflict
 from server.rooms.names import Room, conversation_room, user_room
-from storage import conversations, matches, messages, negotiations, offers, transactions, users
+from storage import conversations, listings, matches, messages, negotiations, offers, transactions, users
 from storage.listings import LockedListing, SharedListing
 from storage.matches import MutualMatch
 from storage.negotiations import LockedNegotiation, Negotiation
@@ -148,13 +149,16 @@ class Changes:
         return after
 
     async def end_all(self, ended: Iterable[LockedNegotiation], move: Move) -> None:
-        """End negotiations, which are locked, by a move of the system's; what is on their tables goes along."""
+        """End negotiations, which are locked, by a move of the system's; what is on their tables goes along.
+
+        One that has ended already, and was still to be written, ends by what ended it.
+        """
         gone = [each for each in ended if each.status == NegotiationStatus.OPEN]
         pending = await offers.lock_pending(self.work.db, [each.negotiation_id for each in gone])
         for each in gone:
             offer = pending.get(each.negotiation_id)
             if offer is not None:
-                await self.apply(each, offer, Mover.SYSTEM, move)
+                await self.apply(each, offer, Mover.SYSTEM, each.ending or move)
             else:
                 await negotiations.advance(self.work.db, each.negotiation_id, NegotiationStatus.CLOSED, Side.NONE)
                 self.touched(each)
@@ -241,21 +245,35 @@ class Changes:
 
 
 async def refuse(work: Work, offer: LockedOffer, conflict: Conflict) -> NoReturn:
-    """Raises the conflict, with the offer as it is now."""
+    """Raises the conflict, with the offer as it is now: of one that has ended, as it is going to be written."""
     [current] = await offers.list_offers(work.db, [offer.offer_id])
-    raise conflict.showing(current)
+    stands = {name: getattr(offer, name) for name in ("status", "close_reason", "version")}
+    raise conflict.showing(msgspec.structs.replace(current, **stands))
+
+
+async def refuse_over(work: Work, offer: LockedOffer) -> NoReturn:
+    """Raises the conflict of a move with an offer that has ended: why it has, where there is a word for it."""
+    conflict = Conflict("not_pending", "The offer is not on the table any more: look again.")
+    if offer.close_reason == CloseReason.TIMEOUT:
+        conflict = Conflict("expired", "The offer has run out of time: make another.")
+    elif offer.close_reason == CloseReason.LISTING_SOLD:
+        conflict = Conflict("sold", "Somebody else was faster: nothing is left.")
+    elif offer.close_reason == CloseReason.BLOCKED:
+        conflict = Conflict("blocked", "One of you has blocked the other.")
+    elif offer.close_reason == CloseReason.LISTING_CLOSED:
+        conflict = Conflict("listing_changed", "The listing has been closed.")
+        [of] = await offers.list_offers(work.db, [offer.offer_id])
+        found = await listings.list_listings(work.db, of.seller_id, [of.listing_id])
+        if [listing.status for listing in found] == [ListingStatus.EXPIRED]:
+            conflict = Conflict("expired", "The listing's time is over.")
+    await refuse(work, offer, conflict)
 
 
 async def judge(work: Work, offer: LockedOffer, side: Side, maker: Side, move: Move, version: int) -> Mover:
     """Who moves, seen from the offer, whose row is held. Raises `Conflict` where the move is not to be made now."""
     mover = Mover.MAKER if side == maker else Mover.OTHER
     if offer.status != OfferStatus.PENDING:
-        conflict = Conflict("not_pending", "The offer is not on the table any more: look again.")
-        if offer.status == OfferStatus.EXPIRED:
-            conflict = Conflict("expired", "The offer has run out of time: make another.")
-        elif offer.close_reason == CloseReason.LISTING_SOLD:
-            conflict = Conflict("sold", "Somebody else was faster: nothing is left.")
-        await refuse(work, offer, conflict)
+        await refuse_over(work, offer)
     if outcome(offer.status, mover, move) is None:
         whose = "It is your own offer: the other side answers it, you may withdraw it."
         theirs = "It is the other side's offer: answer it, only its maker withdraws it."

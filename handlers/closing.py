@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 
 from handlers.bargaining import Changes
+from handlers.endings import end_about
 from handlers.listings import End, as_seen, hold, hold_own, judge_end, push_for, rooms_of, tell_listing
 from handlers.permissions import owner_of_the_listing
 from rules.listings import ListingStatus, status_of
@@ -14,7 +15,7 @@ from rules.users import Role
 from server.commands.context import Context, Services, Work, work
 from server.commands.registry import Limit, Payload, Permission, command
 from server.errors import Conflict, Forbidden, ParleyError
-from storage import listings, negotiations, users
+from storage import listings, users
 from storage.listings import Listing, LockedListing
 
 BATCH = 100  # listings of one look at the clock
@@ -26,7 +27,7 @@ logger = structlog.get_logger("parley.listings")
 
 
 async def end_listing(at_work: Work, listing: LockedListing, status: ListingStatus) -> None:
-    """Let a listing end: its negotiations end with it, and everybody hears of it.
+    """Let a listing end: its negotiations end with it, and everybody hears of it, of the first of them at once.
 
     The caller holds the listing's row and no room: all rooms are locked here, last. Whatever ends a listing but a deal
     comes by here: its owner, the clock, an edit that leaves nothing, the end of its thread or of its owner.
@@ -36,7 +37,7 @@ async def end_listing(at_work: Work, listing: LockedListing, status: ListingStat
     changes = Changes(at_work)
     changes.sold(listing, push_for(status))
     move = Move.SELL_OUT if status is ListingStatus.SOLD else Move.CLOSE_LISTING
-    await changes.end_all(await negotiations.lock_open(at_work.db, listing.listing_id), move)
+    await end_about(changes, listing.listing_id, move)
     await changes.tell()
 
 

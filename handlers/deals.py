@@ -3,11 +3,12 @@
 from uuid import UUID
 
 from handlers.bargaining import Changes
+from handlers.endings import end_about
 from handlers.listings import push_for
 from rules.listings import ListingStatus, status_of
 from rules.money import split
 from rules.offers import By, Move, Mover
-from storage import listings, negotiations, rooms, transactions
+from storage import listings, rooms, transactions
 from storage.listings import LockedListing
 from storage.negotiations import LockedNegotiation
 from storage.offers import LockedOffer
@@ -62,7 +63,7 @@ async def reserve(
     reserved = listing.reserved + quantity
     await restock(changes, listing, reserved=reserved, sold=listing.sold)
     if reserved + listing.sold == listing.quantity:
-        await changes.end_all(await negotiations.lock_open(db, listing.listing_id), Move.SELL_OUT)
+        await end_about(changes, listing.listing_id, Move.SELL_OUT)
     changes.dealt(transaction_id)
 
 

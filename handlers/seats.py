@@ -3,13 +3,16 @@
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from handlers.bargaining import Changes
+from handlers.listings import as_seen
 from rules.conversations import ConversationKind
 from rules.listings import Feed, ListingKind, ListingStatus
-from rules.offers import Side
+from rules.offers import Mover, OfferStatus, Side, outcome
 from rules.participants import ParticipantRole
 from server.commands.context import Context
-from server.errors import Conflict, Forbidden, Invalid, NotFound
+from server.errors import Conflict, Forbidden, Invalid, NotFound, Overtaken
 from storage import autorules, blocks, conversations, listings, negotiations, offers, participants, rooms, users
 from storage.listings import LockedListing
 from storage.negotiations import LockedNegotiation
@@ -34,7 +37,8 @@ class Table(NamedTuple):
 async def sit_down(ctx: Context, offer_id: UUID, *, stock: bool = False, terms: bool = False) -> Table:
     """Lock an offer with what it is about: the listing's stock, or that its terms stand still, only where that matters.
 
-    Where it does, the two people stay as they are meanwhile too. Raises `NotFound` for who is no party to it.
+    Where it does, the two people stay as they are meanwhile too. Where the negotiation has ended, the offer is as it is
+    going to be written. Raises `NotFound` for who is no party to it.
     """
     seat = await offers.find_seat(ctx.db, offer_id, ctx.user.user_id)
     if seat is None:
@@ -44,7 +48,16 @@ async def sit_down(ctx: Context, offer_id: UUID, *, stock: bool = False, terms: 
         is_full = len(await users.lock_active(ctx.db, [seat.buyer_id, seat.seller_id])) == 2
         listing = await listings.lock_listing(ctx.db, seat.listing_id, share=not stock)
     negotiation = await negotiations.lock_negotiation(ctx.db, seat.negotiation_id)
-    return Table(listing, negotiation, await offers.lock_offer(ctx.db, offer_id), seat.side, is_full)
+    offer = as_ended(negotiation, await offers.lock_offer(ctx.db, offer_id))
+    return Table(listing, negotiation, offer, seat.side, is_full)
+
+
+def as_ended(negotiation: LockedNegotiation, offer: LockedOffer) -> LockedOffer:
+    """An offer as its negotiation's end leaves it, whether or not that is written yet."""
+    what = outcome(offer.status, Mover.SYSTEM, negotiation.ending) if negotiation.ending is not None else None
+    if what is None or offer.status != OfferStatus.PENDING:
+        return offer
+    return msgspec.structs.replace(offer, status=what.status, close_reason=what.reason, version=offer.version + 1)
 
 
 class Opened(NamedTuple):
@@ -59,7 +72,8 @@ async def open_listing(ctx: Context, listing_id: UUID, buyer_id: UUID | None) ->
     """Lock a listing that an offer shall be made about, and say who buys. The two people stay as they are meanwhile.
 
     Its stock is locked where an auto-rule may answer, else its terms alone: turning the one lock into the other later
-    would deadlock. Raises `NotFound`, `Forbidden`, `Invalid`, and `Conflict` for a blocked pair.
+    would deadlock, so that a rule set meanwhile has all done again. Raises `NotFound`, `Forbidden`, `Invalid`, and
+    `Conflict` for a blocked pair.
     """
     me, owner = ctx.user.user_id, await listings.find_owner(ctx.db, listing_id)
     if owner is None:
@@ -71,8 +85,10 @@ async def open_listing(ctx: Context, listing_id: UUID, buyer_id: UUID | None) ->
     listing = await listings.lock_listing(ctx.db, listing_id, share=not is_ruled)
     if listing is None:
         raise NotFound
+    if me == buyer and not is_ruled and await autorules.has_rule(ctx.db, listing_id):
+        raise Overtaken
     if await blocks.between(ctx.db, owner, [buyer]):
-        raise Conflict("blocked", "One of you has blocked the other.")
+        raise Conflict("blocked", "One of you has blocked the other.", await as_seen(ctx, listing_id))
     if listing.kind != ListingKind.FOR_SALE:
         raise Forbidden("Offers are made on what is for sale: what is wanted is reached through its match.")
     if listing.feed == Feed.DISCOVER and listing.thread_id is None:
@@ -123,6 +139,9 @@ async def begin(changes: Changes, listing: LockedListing, buyer_id: UUID, rounds
     """
     db = changes.work.db
     live = await negotiations.lock_live(db, listing.listing_id, buyer_id)
+    if live is not None and live.ending is not None:  # its listing is to be had again before its end was written
+        await changes.end_all([live], live.ending)
+        live = None
     if live is None:
         spent = await negotiations.find_spent(db, listing.listing_id, buyer_id)
         if spent is not None:
@@ -134,8 +153,8 @@ async def begin(changes: Changes, listing: LockedListing, buyer_id: UUID, rounds
         conversation_id = await _conversation(changes, listing, buyer_id)
         await negotiations.create_negotiation(db, listing.listing_id, buyer_id, conversation_id, rounds)
         live = await negotiations.lock_live(db, listing.listing_id, buyer_id)
-    if live is None:
-        raise Conflict("version", "It has changed: look again.")
+    if live is None:  # another began it just now, and it has ended since
+        raise Overtaken
     return live
 
 
@@ -150,8 +169,8 @@ async def _conversation(changes: Changes, listing: LockedListing, buyer_id: UUID
         db, made, ConversationKind.PRIVATE, created_by=buyer_id, listing_id=listing.listing_id, pair=pair
     ):  # the other opened it just now
         known = await conversations.find_private(db, pair, listing.listing_id)
-        if known is None:
-            raise Conflict("version", "It has changed: look again.")
+        if known is None:  # and it has lost its listing since
+            raise Overtaken
         return known
     await rooms.create_room(db, made, "conversation")
     await participants.create_participants(db, made, [(user_id, ParticipantRole.MEMBER) for user_id in pair])

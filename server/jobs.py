@@ -7,7 +7,7 @@ import structlog
 
 from handlers.closing import expire_listings
 from handlers.emptying import empty_all
-from handlers.endings import expire_offers, warn_of_ends
+from handlers.endings import expire_offers, finish_endings, warn_of_ends
 from handlers.erasure import finish_all
 from handlers.heat import turn_threads
 from handlers.likes import write_counts
@@ -58,6 +58,7 @@ class Jobs:
             asyncio.create_task(_every(EXPIRE_EVERY_S, self._database.expire_connections), name="expire connections"),
             asyncio.create_task(_every(CLOCK_EVERY_S, self.expire_offers), name="expire offers"),
             asyncio.create_task(_every(CLOCK_EVERY_S, self.expire_listings), name="expire listings"),
+            asyncio.create_task(_every(CLOCK_EVERY_S, self.finish_endings), name="finish endings"),
             asyncio.create_task(_every(CLOCK_EVERY_S, self.lapse_deals), name="lapse deals"),
             asyncio.create_task(_every(CLOCK_EVERY_S, self.run_errands), name="run errands"),
             asyncio.create_task(_every(COUNT_EVERY_S, self.write_counts), name="write counts"),
@@ -91,6 +92,10 @@ class Jobs:
     async def expire_listings(self) -> int:
         """Write the end of the listings whose time is over; how many they were."""
         return await expire_listings(self._services)
+
+    async def finish_endings(self) -> int:
+        """Write the ends of negotiations that were too many for one transaction; how many they were."""
+        return await finish_endings(self._services)
 
     async def lapse_deals(self) -> int:
         """Write the end of the deals that were not paid in time; how many they were."""

@@ -10,43 +10,58 @@ on conflict (listing_id, buyer_id) where status in ('open', 'agreed') do nothing
 
 -- name: lock_negotiation(negotiation_id)^
 -- record_class: LockedNegotiation
-select negotiation_id, listing_id, buyer_id, seller_id, conversation_id, status, turn, round, max_rounds, current_offer_id
-  from negotiations where negotiation_id = :negotiation_id for update;
+select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
+       n.current_offer_id, ending_of(n) as ending
+  from negotiations n where n.negotiation_id = :negotiation_id for update;
 
 -- name: lock_live(listing_id, buyer_id)^
 -- record_class: LockedNegotiation
-select negotiation_id, listing_id, buyer_id, seller_id, conversation_id, status, turn, round, max_rounds, current_offer_id
-  from negotiations where listing_id = :listing_id and buyer_id = :buyer_id and status in ('open', 'agreed') for update;
+select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
+       n.current_offer_id, ending_of(n) as ending
+  from negotiations n
+ where n.listing_id = :listing_id and n.buyer_id = :buyer_id and n.status in ('open', 'agreed') for update;
 
--- name: lock_open(listing_id)
+-- name: lock_open(listing_id, most)
 -- record_class: LockedNegotiation
-select negotiation_id, listing_id, buyer_id, seller_id, conversation_id, status, turn, round, max_rounds, current_offer_id
-  from negotiations where listing_id = :listing_id and status = 'open' order by negotiation_id for update;
+select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
+       n.current_offer_id, ending_of(n) as ending
+  from negotiations n where n.listing_id = :listing_id and n.status = 'open' order by n.negotiation_id limit :most for update;
 
--- name: lock_between(one_id, other_id)
+-- name: list_between(one_id, other_id, most)
+-- Open ones, each of the two as the buyer, by an index.
+select negotiation_id from (
+    (select negotiation_id from negotiations
+      where buyer_id = :one_id and seller_id = :other_id and status = 'open' order by negotiation_id limit :most)
+    union all
+    (select negotiation_id from negotiations
+      where buyer_id = :other_id and seller_id = :one_id and status = 'open' order by negotiation_id limit :most)) both_ways
+ order by negotiation_id limit :most;
+
+-- name: lock_rest(negotiation_ids)
 -- record_class: LockedNegotiation
-select negotiation_id, listing_id, buyer_id, seller_id, conversation_id, status, turn, round, max_rounds, current_offer_id
-  from negotiations
- where status = 'open'
-   and ((buyer_id = :one_id::uuid and seller_id = :other_id::uuid)
-        or (buyer_id = :other_id::uuid and seller_id = :one_id::uuid))
- order by negotiation_id for update;
+-- Those of them that are open still.
+select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
+       n.current_offer_id, ending_of(n) as ending
+  from negotiations n
+ where n.negotiation_id = any (:negotiation_ids::uuid[]) and n.status = 'open' order by n.negotiation_id for update;
 
 -- name: list_ended(after, most)
 -- Those in which the time of what is on the table is over.
-select negotiation_id from offers
- where status = 'pending' and expires_at <= now()    -- which an index can be asked by
-   and negotiation_id > :after
- order by negotiation_id limit :most;
+with due as materialized (    -- by its end, and never by walking all negotiations in their order
+    select negotiation_id from offers
+     where status = 'pending' and expires_at <= now()    -- which an index can be asked by
+)
+select negotiation_id from due where negotiation_id > :after order by negotiation_id limit :most;
 
 -- name: lock_ended(negotiation_ids)
 -- record_class: LockedNegotiation
--- Those of them in which it is over still; what somebody else is at is passed by.
+-- Those of them in which it is over still and that had not ended before; what somebody else is at is passed by.
 select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
-       n.current_offer_id
+       n.current_offer_id, ending_of(n) as ending
   from offers o
   join negotiations n using (negotiation_id)
  where o.negotiation_id = any (:negotiation_ids::uuid[]) and o.status = 'pending' and o.expires_at <= now()
+   and ending_of(n) is null
  order by n.negotiation_id
    for update of n skip locked;
 
@@ -62,8 +77,10 @@ select negotiation_id
  where status = 'closed' and round = max_rounds;
 
 -- name: advance(negotiation_id, status, turn, offer_id)!
+-- What was agreed and is open again has begun anew, behind all ends before.
 update negotiations
    set status = :status, turn = :turn, version = version + 1,
+       opened = case when status = 'agreed' and :status = 'open' then nextval('moments') else opened end,
        round = round + case when :offer_id::uuid is null then 0 else 1 end,
        current_offer_id = coalesce(:offer_id::uuid, current_offer_id)
  where negotiation_id = :negotiation_id;
@@ -119,10 +136,10 @@ select negotiation_id from (
 -- record_class: LockedNegotiation
 -- Those of a listing in which a buyer's offer is on the table, below a price where one is given.
 select n.negotiation_id, n.listing_id, n.buyer_id, n.seller_id, n.conversation_id, n.status, n.turn, n.round, n.max_rounds,
-       n.current_offer_id
+       n.current_offer_id, ending_of(n) as ending
   from offers o
   join negotiations n using (negotiation_id)
  where o.listing_id = :listing_id and o.status = 'pending' and o.maker_id = n.buyer_id and o.expires_at > clock_timestamp()
-   and (:below::bigint is null or o.price_amount < :below::bigint)
+   and (:below::bigint is null or o.price_amount < :below::bigint) and ending_of(n) is null
  order by n.negotiation_id limit :most
    for update of n;

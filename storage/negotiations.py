@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from rules.offers import NegotiationStatus, Side
+from rules.offers import Move, NegotiationStatus, Side
 from storage._db import Connection, Time, load
 from storage.offers import Offer
 
@@ -32,7 +32,7 @@ class Negotiation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LockedNegotiation(msgspec.Struct, frozen=True, kw_only=True):
-    """What moves are judged by."""
+    """What moves are judged by. `ending` is the move by which it has ended, where that is still to be written."""
 
     negotiation_id: UUID
     listing_id: UUID
@@ -44,6 +44,7 @@ class LockedNegotiation(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     max_rounds: int
     current_offer_id: UUID | None
+    ending: Move | None
 
     @property
     def rounds_left(self) -> int:
@@ -79,9 +80,9 @@ async def lock_live(db: Connection, listing_id: UUID, buyer_id: UUID) -> LockedN
     return found
 
 
-async def lock_open(db: Connection, listing_id: UUID) -> list[LockedNegotiation]:
-    """Lock all open negotiations about a listing, in order of id."""
-    return [row async for row in sql.lock_open(db, listing_id=listing_id)]
+async def lock_open(db: Connection, listing_id: UUID, most: int) -> list[LockedNegotiation]:
+    """Lock open negotiations about a listing, in order of id."""
+    return [row async for row in sql.lock_open(db, listing_id=listing_id, most=most)]
 
 
 async def lock_offered(db: Connection, listing_id: UUID, below: int | None, most: int) -> list[LockedNegotiation]:
@@ -95,13 +96,19 @@ async def list_ended(db: Connection, after: UUID, most: int) -> list[UUID]:
 
 
 async def lock_ended(db: Connection, negotiation_ids: Sequence[UUID]) -> list[LockedNegotiation]:
-    """Lock those in which an offer has run out of time, in order of id, but for those that others are at."""
+    """Lock those in which an offer has run out of time, in order of id, but for what others are at or had ended."""
     return [row async for row in sql.lock_ended(db, negotiation_ids=negotiation_ids)]
 
 
-async def lock_between(db: Connection, one_id: UUID, other_id: UUID) -> list[LockedNegotiation]:
-    """Lock all open negotiations between two people, in order of id."""
-    return [row async for row in sql.lock_between(db, one_id=one_id, other_id=other_id)]
+async def list_between(db: Connection, one_id: UUID, other_id: UUID, most: int) -> list[UUID]:
+    """Open negotiations between two people, in order of id; where they are not locked, some may end meanwhile."""
+    rows = sql.list_between(db, one_id=one_id, other_id=other_id, most=most)
+    return [row["negotiation_id"] async for row in rows]
+
+
+async def lock_rest(db: Connection, negotiation_ids: Sequence[UUID]) -> list[LockedNegotiation]:
+    """Lock those that are open still, in order of id."""
+    return [row async for row in sql.lock_rest(db, negotiation_ids=negotiation_ids)]
 
 
 async def list_open_of(db: Connection, user_id: UUID, most: int) -> list[UUID]:

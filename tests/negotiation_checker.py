@@ -103,6 +103,11 @@ LAWS: dict[str, str] = {
         select o.offer_id, l.listing_id, l.status from o
           join listings l using (listing_id)
          where o.status = 'pending' and (l.status in ('closed', 'expired', 'sold') or l.deleted_at is not null)""",
+    "what has ended is written": """
+        select n.negotiation_id, e.move, e.moment from negotiations n
+          join endings e on e.listing_id = n.listing_id
+           or (e.low_user_id in (n.buyer_id, n.seller_id) and e.high_user_id in (n.buyer_id, n.seller_id))
+         where n.status = 'open' and n.opened < e.moment""",
     "an accepted offer is one deal": """
         select o.offer_id, o.status, o.stands, array_agg(d.status) as deals
           from o
