@@ -85,12 +85,13 @@ async def finish_all(services: Services) -> int:
 async def erase_talk(services: Services, user_id: UUID, batches: float = inf) -> bool:
     """Take a deleted person out of their groups and threads, and blank what they said; whether that was all.
 
-    What they dealt in ends first. At most so many batches are done. Everybody in the rooms is told of each message, as
-    of one that its sender deletes.
+    What they dealt in ends first. Of wares and of words at most so many batches are done. Everybody in the rooms is
+    told of each message, as of one that its sender deletes.
     """
     await _outwait(services, user_id)
     await forget_dealings(services, user_id)
-    await forget_wares(services, user_id)
+    if not await forget_wares(services, user_id, batches):
+        return False
     await forget_dealings(services, user_id)  # what was agreed about their wares until these had ended
     await forget_blocks(services, user_id)
     after = ""

@@ -5,6 +5,7 @@ Each is done in batches, a transaction each, and done twice it is done once: a r
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from math import inf
 from uuid import UUID
 
 from handlers.bargaining import Changes
@@ -12,6 +13,7 @@ from handlers.blocks import BlockChanged, block_changed
 from handlers.closing import end_listing
 from handlers.endings import leave_negotiations
 from handlers.settling import leave_deals
+from handlers.words import LOG_BLANKED, blank_listings
 from rules.listings import ListingStatus
 from server.commands.context import Services, Work, work
 from server.rooms.log import ephemeral
@@ -19,9 +21,6 @@ from server.rooms.names import Room, listing_room, user_room
 from storage import erasure, listings, negotiations, rooms
 from storage.erasure import Posted, Reviewed
 from storage.rooms import Head
-
-LOG_BLANKED = "log:blanked"
-"""Among instances alone: what is remembered of a room's log is not what it says any more."""
 
 BATCH = 100  # reviews, questions or blocks of one transaction
 
@@ -71,17 +70,20 @@ async def _blank_reviews(found: Sequence[Reviewed], at_work: Work) -> set[UUID]:
     return await erasure.blank_reviews(at_work.db, [each.review_id for each in found])
 
 
-async def forget_wares(services: Services, user_id: UUID) -> None:
-    """End what they have listed, and blank it, what they asked and answered, and what they liked.
+async def forget_wares(services: Services, user_id: UUID, batches: float = inf) -> bool:
+    """End what they have listed, and blank it, what they asked and answered, and what they liked; whether that was all.
 
-    The rows that deals stand on stay, under a title that says nothing.
+    The rows that deals stand on stay, under a title that says nothing. At most so many batches are done.
     """
     while True:
+        batches -= 1
+        if batches < 0:
+            return False
         async with services.database.connection() as db:
             listing_id = await erasure.find_listing(db, user_id)
             found = [] if listing_id else await erasure.list_posted(db, user_id, BATCH)
         if listing_id is not None:
-            await _blank(services, partial(_blank_listing, listing_id))
+            await work(services, partial(_blank_listing, listing_id))
         elif found:
             await _blank(services, partial(_blank_posted, found))
         else:
@@ -90,21 +92,18 @@ async def forget_wares(services: Services, user_id: UUID) -> None:
         await erasure.blank_acts(db, user_id)
         while disliked := await erasure.delete_likes(db, user_id):
             services.tallies.liked.update(disliked)
+    return True
 
 
-async def _blank_listing(listing_id: UUID, at_work: Work) -> set[UUID]:
+async def _blank_listing(listing_id: UUID, at_work: Work) -> None:
+    """Blank some of what the log says of a listing; where that is nothing any more, blank and end the listing."""
     listing = await listings.lock_listing(at_work.db, listing_id)
-    if listing is None:
-        return set()
+    if listing is None or await blank_listings(at_work, [listing_id]):
+        return
     await erasure.blank_listing(at_work.db, listing_id)
-    if listing.status == ListingStatus.SOLD:
-        await at_work.lock(listing_room(listing_id))
-    else:
+    if listing.status != ListingStatus.SOLD:
         await end_listing(at_work, listing, ListingStatus.CLOSED)
-    # The rooms are held: what was pushed before is in the log, and what comes behind has nothing of it.
-    touched = await erasure.blank_listing_events(at_work.db, listing_id)
     await erasure.delete_listing(at_work.db, listing_id)
-    return touched
 
 
 async def _blank_posted(found: Sequence[Posted], at_work: Work) -> set[UUID]:

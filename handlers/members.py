@@ -78,7 +78,8 @@ async def _tell_newcomer(ctx: Context, thread_id: UUID, head: int) -> None:
     if part is None or not found:
         raise NotFound
     conversation = msgspec.structs.replace(found[0].own(), head_seq=head)
-    ctx.push(participant_added, ParticipantAdded(thread_id, part, conversation), to=user_room(me))
+    added = ParticipantAdded(thread_id, part, conversation)
+    ctx.push(participant_added, added, to=user_room(me), message_id=thread_id)  # with the thread's title
 
 
 def _tell_thread(work: Work, how: Push[MemberMoved], moved: MemberMoved, count: int) -> None:

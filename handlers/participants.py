@@ -74,7 +74,7 @@ async def add(ctx: Context, p: AddParticipant) -> Conversation:
     if not is_there:
         raise NotFound
     if await blocks.between(ctx.db, ctx.user.user_id, [p.user_id]):
-        raise Conflict("blocked", "One of you has blocked the other.")
+        raise Conflict("blocked", "One of you has blocked the other.", await as_seen(ctx, p.conversation_id))
     most = ctx.services.bounds.group_people
     if await participants.count_participants(ctx.db, p.conversation_id) >= most:
         raise TooLarge(f"A group has at most {most} people.", most)

@@ -40,7 +40,10 @@ async def as_filed(ctx: Context, report_id: UUID) -> Report:
 
 @command("report:file", allow=signed_in, limit=Limit.WRITES, again=as_filed)
 async def file(ctx: Context, p: FileReport) -> Report:
-    """Report a person, or a message or conversation that one sees, to the administrators."""
+    """Report a person, or what one sees, to the administrators.
+
+    That is a message, a conversation, a listing, or a question, answer or reply about one (`faq`).
+    """
     if not await reports.create_report(ctx.db, ctx.new_id, ctx.user.user_id, p.subject, reason=p.reason, text=p.text):
         raise NotFound
     return await as_filed(ctx, ctx.new_id)

@@ -97,7 +97,7 @@ async def create(ctx: Context, p: CreateThread) -> Thread:
     await ctx.lock(user_room(me))
     await refuse_too_many(ctx)
     [made] = await conversations.list_conversations(ctx.db, me, [thread_id], people=LISTED_PEOPLE)
-    ctx.push(conversation_created, made.own(), to=user_room(me))
+    ctx.push(conversation_created, made.own(), to=user_room(me), message_id=thread_id)
     return await as_seen(ctx, thread_id)
 
 

@@ -7,6 +7,8 @@ class SubjectKind(StrEnum):
     USER = "user"
     MESSAGE = "message"
     CONVERSATION = "conversation"
+    LISTING = "listing"
+    FAQ = "faq"
 
 
 class ReportStatus(StrEnum):

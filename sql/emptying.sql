@@ -1,6 +1,6 @@
 -- What hangs on a thread that has been deleted: taken away in batches, by whoever comes first.
 -- Locks: lock_unemptied takes the thread's row `for no key update`, unless somebody holds it; lock_conversations those about
--- listings, then lock_listings the listings, each in order of id; all before any room.
+-- listings, then lock_listings the listings, each in order of id; all before their matches and any room.
 
 -- name: list_unemptied(most)
 select thread_id from threads where deleted_at is not null and emptied_at is null order by thread_id limit :most;
@@ -10,8 +10,8 @@ select thread_id from threads
  where thread_id = :thread_id and deleted_at is not null and emptied_at is null
    for no key update skip locked;
 
--- name: empty_members(thread_id, most)$
--- How many of them have gone.
+-- name: empty_members(thread_id, most)
+-- Who they were.
 with gone as (
     delete from thread_members
      where thread_id = :thread_id
@@ -22,7 +22,7 @@ with gone as (
     update conversation_participants set left_at = now()
      where conversation_id = :thread_id and user_id in (select user_id from gone) and left_at is null
 )
-select count(*) from gone;
+select user_id from gone;
 
 -- name: list_listings(thread_id, most)
 select listing_id from listings where thread_id = :thread_id order by listing_id limit :most;
@@ -57,16 +57,13 @@ with gone as (
 )
 select count(*) from gone;
 
--- name: delete_faqs(listing_ids, most)$
--- How many of them have gone: the latest first, since what was said to one goes along with it.
-with gone as (
-    delete from listing_faqs f
-     using (select faq_id from listing_faqs where listing_id = any (:listing_ids::uuid[])
-             order by listing_id desc, faq_id desc limit :most) some_of_them
-     where f.faq_id = some_of_them.faq_id
-    returning f.faq_id
-)
-select count(*) from gone;
+-- name: list_faqs(listing_ids, most)
+-- The latest first, since what was said to one goes along with it.
+select faq_id from listing_faqs where listing_id = any (:listing_ids::uuid[])
+ order by listing_id desc, faq_id desc limit :most;
+
+-- name: delete_faqs(faq_ids)!
+delete from listing_faqs where faq_id = any (:faq_ids::uuid[]);
 
 -- name: detach_conversations(listing_ids)
 -- record_class: Detached
@@ -79,23 +76,15 @@ returning c.conversation_id,
             where p.conversation_id = c.conversation_id and p.left_at is null
             order by p.joined_at, p.user_id limit 1) as viewer_id;
 
--- name: delete_matches(listing_ids)!
-delete from listing_matches
- where source_listing_id = any (:listing_ids::uuid[]) or matched_listing_id = any (:listing_ids::uuid[]);
-
 -- name: delete_listings(listing_ids)!
 delete from listings where listing_id = any (:listing_ids::uuid[]);
 
 -- name: note_emptied(thread_id)!
--- Nothing is left of it; what it said of itself goes along, from its rows and from the log.
+-- Nothing is left of it; what it said of itself goes along.
 with emptied as (
     update threads
        set emptied_at = clock_timestamp(), title = 'deleted', description = null, member_count = 0
      where thread_id = :thread_id
     returning thread_id
-), closed as (
-    update conversations c set title = null from emptied e where c.conversation_id = e.thread_id
 )
-update room_events
-   set payload = (payload::jsonb || '{"title": "deleted", "description": null}')::json
- where message_id = :thread_id;
+update conversations c set title = null from emptied e where c.conversation_id = e.thread_id;

@@ -40,31 +40,6 @@ update listings
        metadata = '{}', version = version + 1
  where listing_id = :listing_id;
 
--- name: blank_listing_events(listing_id)
--- What the log keeps of it: itself, and as one side of a match.
-update room_events e
-   set payload = (
-        case when e.payload ->> 'listing_id' = :listing_id::uuid::text then e.payload::jsonb || b.blank
-             else e.payload::jsonb
-                  || case when e.payload #>> '{source_listing,listing_id}' = :listing_id::uuid::text
-                          then jsonb_build_object('source_listing', (e.payload -> 'source_listing')::jsonb || b.blank)
-                          else '{}' end
-                  || case when e.payload #>> '{matched_listing,listing_id}' = :listing_id::uuid::text
-                          then jsonb_build_object('matched_listing', (e.payload -> 'matched_listing')::jsonb || b.blank)
-                          else '{}' end
-        end)::json
-  from (select '{"title": "deleted", "description": "", "images": [], "video": null, "thumbnail": null,
-                 "location": null}'::jsonb as blank) b
- where e.message_id = any (array(
-        select :listing_id::uuid
-        union all
-        select case m.source_listing_id when :listing_id then m.matched_listing_id else m.source_listing_id end
-          from listing_matches m
-         where m.source_listing_id = :listing_id or m.matched_listing_id = :listing_id))
-   and :listing_id::uuid::text in (e.payload ->> 'listing_id', e.payload #>> '{source_listing,listing_id}',
-                                   e.payload #>> '{matched_listing,listing_id}')
-returning e.room_id;
-
 -- name: delete_listing(listing_id)!
 update listings set deleted_at = now() where listing_id = :listing_id;
 
@@ -113,7 +88,7 @@ with page as (
     select seq from room_events where room_id = :user_id and seq > :after::bigint order by seq limit :most
 ), blanked as (
     update room_events e
-       set name = 'event:erased', payload = '{}'
+       set name = 'event:erased', payload = '{}', message_id = null
       from page p
      where e.room_id = :user_id and e.seq = p.seq and e.name <> 'session:revoked'
 )

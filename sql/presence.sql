@@ -63,7 +63,7 @@ select u.user_id, coalesce(p.state, 'offline') as state, case when p.state is nu
 
 -- name: list_near(watcher_id, user_ids)
 -- record_class: Near
--- Those with whom the watcher shares a conversation; `hidden` says that one of the two has blocked the other.
+-- Those with whom the watcher shares a conversation that there still is; `hidden` says that one of the two has blocked the other.
 select o.user_id,
        exists (
            select from user_blocks b
@@ -74,7 +74,9 @@ select o.user_id,
     select from conversation_participants mine
       join conversation_participants theirs using (conversation_id)
      where mine.user_id = :watcher_id::uuid and mine.left_at is null
-       and theirs.user_id = o.user_id and theirs.left_at is null);
+       and theirs.user_id = o.user_id and theirs.left_at is null
+       and not exists (
+           select from conversations c where c.conversation_id = mine.conversation_id and c.closed_at is not null));
 
 -- name: list_apart(watcher_ids, user_ids)
 -- record_class: Pair
@@ -88,4 +90,7 @@ select o.watcher_id, o.user_id
     select from conversation_participants mine
       join conversation_participants theirs using (conversation_id)
      where mine.user_id = o.watcher_id and mine.left_at is null
-       and theirs.user_id = o.user_id and theirs.left_at is null);
+       and theirs.user_id = o.user_id and theirs.left_at is null
+       and not exists (
+           select from conversations c
+            where c.conversation_id = mine.conversation_id and c.closed_at is not null offset 0));

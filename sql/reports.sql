@@ -22,6 +22,15 @@ select :report_id::uuid, reporter.user_id, :subject_kind::text, :subject_id::uui
                  join conversation_participants p using (conversation_id)
                 where m.message_id = :subject_id::uuid and p.user_id = :reporter_id::uuid and p.left_at is null
                   and m.seq > p.joined_seq and c.closed_at is null)
+           when 'listing' then exists (
+               select from listings l
+                where l.listing_id = :subject_id::uuid and l.deleted_at is null
+                  and not exists (select from threads t where t.thread_id = l.thread_id and t.deleted_at is not null))
+           when 'faq' then exists (
+               select from listing_faqs f
+                 join listings l using (listing_id)
+                where f.faq_id = :subject_id::uuid and f.text is not null and l.deleted_at is null
+                  and not exists (select from threads t where t.thread_id = l.thread_id and t.deleted_at is not null))
        end
    for share of reporter
 returning report_id;
@@ -62,3 +71,12 @@ select conversation_id, sender_id, client_id, type, text, attachments, reply_to_
 -- name: list_conversations(conversation_ids)
 -- record_class: ReportedConversation
 select conversation_id, kind, title from conversations where conversation_id = any (:conversation_ids::uuid[]);
+
+-- name: list_faqs(faq_ids)
+-- record_class: Faq
+-- Those that still say something, whoever reads, of listings that there still are.
+select f.faq_id, f.listing_id, f.user_id, f.parent_id, f.type, f.text, f.is_accepted, f.at
+  from listing_faqs f
+  join listings l using (listing_id)
+ where f.faq_id = any (:faq_ids::uuid[]) and f.text is not null and l.deleted_at is null
+   and not exists (select from threads t where t.thread_id = l.thread_id and t.deleted_at is not null);

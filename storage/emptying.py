@@ -35,10 +35,9 @@ async def lock_unemptied(db: Connection, thread_id: UUID) -> bool:
     return await sql.lock_unemptied(db, thread_id=thread_id) is not None
 
 
-async def empty_members(db: Connection, thread_id: UUID, most: int) -> int:
-    """Let members go, out of the thread and its conversation; how many they were."""
-    gone: int = await sql.empty_members(db, thread_id=thread_id, most=most)
-    return gone
+async def empty_members(db: Connection, thread_id: UUID, most: int) -> list[UUID]:
+    """Let members go, out of the thread and its conversation; who they were."""
+    return [row["user_id"] async for row in sql.empty_members(db, thread_id=thread_id, most=most)]
 
 
 async def list_listings(db: Connection, thread_id: UUID, most: int) -> list[UUID]:
@@ -57,21 +56,27 @@ async def detach_listings(db: Connection, listing_ids: Sequence[UUID]) -> None:
     await sql.detach_listings(db, listing_ids=listing_ids)
 
 
-async def thin_listings(db: Connection, listing_ids: Sequence[UUID], most: int) -> bool:
-    """Delete some likes, else some questions and answers, of listings that the caller holds; whether there were any."""
-    for delete in (sql.delete_likes, sql.delete_faqs):
-        if await delete(db, listing_ids=listing_ids, most=most):
-            return True
-    return False
+async def delete_likes(db: Connection, listing_ids: Sequence[UUID], most: int) -> bool:
+    """Delete some likes of listings that the caller holds; whether there were any."""
+    return bool(await sql.delete_likes(db, listing_ids=listing_ids, most=most))
+
+
+async def list_faqs(db: Connection, listing_ids: Sequence[UUID], most: int) -> list[UUID]:
+    """Some questions, answers and replies of listings, the latest of each first."""
+    return [row["faq_id"] async for row in sql.list_faqs(db, listing_ids=listing_ids, most=most)]
+
+
+async def delete_faqs(db: Connection, faq_ids: Sequence[UUID]) -> None:
+    """Delete questions, answers and replies of listings that the caller holds."""
+    await sql.delete_faqs(db, faq_ids=faq_ids)
 
 
 async def delete_listings(db: Connection, listing_ids: Sequence[UUID]) -> list[Detached]:
-    """Delete listings, which the caller holds, with what is asked about and matched to them.
+    """Delete listings, which the caller holds and nothing hangs on.
 
     Returns the conversations that were about them, and stay.
     """
     detached = [row async for row in sql.detach_conversations(db, listing_ids=listing_ids)]
-    await sql.delete_matches(db, listing_ids=listing_ids)
     await sql.delete_listings(db, listing_ids=listing_ids)
     return detached
 

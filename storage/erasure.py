@@ -129,11 +129,6 @@ async def blank_listing(db: Connection, listing_id: UUID) -> None:
     await sql.blank_listing(db, listing_id=listing_id)
 
 
-async def blank_listing_events(db: Connection, listing_id: UUID) -> set[UUID]:
-    """Blank what the log keeps of a listing, whose rooms the caller holds."""
-    return {row["room_id"] async for row in sql.blank_listing_events(db, listing_id=listing_id)}
-
-
 async def delete_listing(db: Connection, listing_id: UUID) -> None:
     """Let nobody see a listing any more; its row stays."""
     await sql.delete_listing(db, listing_id=listing_id)

@@ -8,8 +8,10 @@ import msgspec
 
 from rules.conversations import ConversationKind
 from rules.reports import ReportStatus, SubjectKind
-from storage import users
+from storage import listings, users
 from storage._db import Connection, Time, load
+from storage.faqs import Faq
+from storage.listings import SharedListing
 from storage.messages import Message
 from storage.users import PublicUser
 
@@ -55,6 +57,8 @@ class ListedReport(FiledReport, frozen=True, kw_only=True):
     message: Message | None
     conversation: ReportedConversation | None
     user: PublicUser | None
+    listing: SharedListing | None
+    faq: Faq | None
 
 
 class ReportRow(msgspec.Struct, frozen=True):
@@ -84,7 +88,7 @@ def _shown(row: ReportRow) -> dict[str, Any]:
     return {**shown, "subject": Subject(row.subject_kind, row.subject_id)}
 
 
-sql = load("reports", ReportRow, Message, ReportedConversation)
+sql = load("reports", ReportRow, Message, ReportedConversation, Faq)
 
 
 async def create_report(
@@ -129,12 +133,19 @@ async def list_reports(
         async for conversation in sql.list_conversations(db, conversation_ids=_subjects(rows, SubjectKind.CONVERSATION))
     }
     people = {user.user_id: user for user in await users.list_public(db, _subjects(rows, SubjectKind.USER))}
+    wares = {
+        listing.listing_id: listing.shared()
+        for listing in await listings.list_listings(db, UUID(int=0), _subjects(rows, SubjectKind.LISTING))
+    }
+    faqs = {faq.faq_id: faq async for faq in sql.list_faqs(db, faq_ids=_subjects(rows, SubjectKind.FAQ))}
     return [
         ListedReport(
             **msgspec.structs.asdict(row.filed()),
             message=messages.get(row.subject_id),
             conversation=conversations.get(row.subject_id),
             user=people.get(row.subject_id),
+            listing=wares.get(row.subject_id),
+            faq=faqs.get(row.subject_id),
         )
         for row in rows
     ]
