@@ -12,14 +12,11 @@ import argparse
 import asyncio
 import os
 import random
-import secrets
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -28,11 +25,10 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
+from bench.alone import alone
 from bench.crowds import Crowd
 from bench.machine import Cores, describe
-from bench.peers import PARLEY, Site
 from bench.seeding import TOKEN_TTL_S
-from bench.services import Postgres
 from server.commands.tokens import Tokens
 
 LONG = 100_000  # messages in the conversation that is read
@@ -269,20 +265,12 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="those alone whose titles have these words in them (all)")
     options = parser.parse_args()
     times = max(20, options.times)
-    cores, secret = Cores.of_this_machine(), secrets.token_hex(32)
-    machine = describe()
+    cores, machine = Cores.of_this_machine(), describe()
     os.sched_setaffinity(0, {int(cores.load)})
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
-        folder.chmod(0o711)
-        postgres = Postgres(folder, cores.rest)
-        stack.callback(postgres.stop)
-        site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        asyncio.run(fill(site._dsn))
-        postgres.checkpoint()
-        (server,) = site.start(1, cores.server, None)
-        stack.callback(server.stop)
-        timings = asyncio.run(run(f"http://127.0.0.1:{server.port}", secret, site._dsn, times, options.cases))
+    with alone(CROWD, cores) as parley:
+        asyncio.run(fill(parley.dsn))
+        url = f"http://127.0.0.1:{parley.serve().port}"
+        timings = asyncio.run(run(url, parley.secret, parley.dsn, times, options.cases))
     show(timings, times, machine)
 
 

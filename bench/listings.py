@@ -12,21 +12,16 @@ import argparse
 import asyncio
 import os
 import random
-import secrets
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 from rich.console import Console
 from rich.table import Table
 
+from bench.alone import alone
 from bench.history import AIM_MS, CASE_S, CROWD, LIMIT, RARE, VOCABULARY, Ask, Case, Timing, asking, measure
 from bench.machine import Cores, describe
-from bench.peers import PARLEY, Site
-from bench.services import Postgres
 
 LISTINGS = 100_000
 THREADS = 100
@@ -45,7 +40,7 @@ select uuidv7(), $1::uuid, 'thread ' || n, 'other' from generate_series(1, $2::i
 ROWS = f"""
 insert into listings (
     listing_id, user_id, thread_id, kind, title, description, price_amount, price_currency, category, condition, feed,
-    images, lat, lng, status, expires_at, matched_version)
+    images, lat, lng, status, expires_at, matched_edition)
 select uuidv7(), ($1::uuid[])[1 + seq % cardinality($1::uuid[])],
        case when seq % 2 = 0 then t.ids[case when seq % 5 = 0 then 1 else 1 + seq % $3::int end] end,
        case when random() < 0.1 then 'wtb' else 'for_sale' end,
@@ -210,20 +205,12 @@ def main() -> None:
     options = parser.parse_args()
     times = max(20, options.times)
     random.seed(7)
-    cores, secret = Cores.of_this_machine(), secrets.token_hex(32)
-    machine = describe()
+    cores, machine = Cores.of_this_machine(), describe()
     os.sched_setaffinity(0, {int(cores.load)})
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
-        folder.chmod(0o711)
-        postgres = Postgres(folder, cores.rest)
-        stack.callback(postgres.stop)
-        site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        asyncio.run(fill(site._dsn))
-        postgres.checkpoint()
-        (server,) = site.start(1, cores.server, None)
-        stack.callback(server.stop)
-        timings = asyncio.run(run(f"http://127.0.0.1:{server.port}", secret, site._dsn, times, options.cases))
+    with alone(CROWD, cores) as parley:
+        asyncio.run(fill(parley.dsn))
+        url = f"http://127.0.0.1:{parley.serve().port}"
+        timings = asyncio.run(run(url, parley.secret, parley.dsn, times, options.cases))
     show(timings, times, machine)
 
 

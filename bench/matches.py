@@ -13,12 +13,9 @@ import argparse
 import asyncio
 import os
 import random
-import secrets
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -27,11 +24,10 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
+from bench.alone import alone
 from bench.history import CROWD
 from bench.listings import LISTINGS, fill
 from bench.machine import Cores, describe
-from bench.peers import PARLEY, Site
-from bench.services import Postgres
 from handlers.matching import match_listing
 from rules.matches import LEAST, score, total
 from server.app import Parley
@@ -82,7 +78,7 @@ async def _measure(parley: Parley, dsn: str, kind: str, times: int) -> Timing:
     timing = Timing(kind)
     try:
         for n, (listing_id,) in enumerate(await connection.fetch(AT_RANDOM, kind, WARM + times)):
-            await connection.execute("update listings set matched_version = 0 where listing_id = $1", listing_id)
+            await connection.execute("update listings set matched_edition = 0 where listing_id = $1", listing_id)
             if n == WARM:
                 timing = Timing(kind)
             await _look(parley, listing_id, timing)
@@ -156,18 +152,12 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=200, help="listings of each kind (200)")
     options = parser.parse_args()
     random.seed(7)
-    cores, secret = Cores.of_this_machine(), secrets.token_hex(32)
-    machine = describe()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
-        folder.chmod(0o711)
-        postgres = Postgres(folder, cores.rest)
-        stack.callback(postgres.stop)
-        site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        asyncio.run(fill(site._dsn))
-        asyncio.run(prepare(site._dsn))
-        postgres.checkpoint()
-        timings = asyncio.run(run(site._dsn, secret, max(20, options.times)))
+    cores, machine = Cores.of_this_machine(), describe()
+    with alone(CROWD, cores) as parley:
+        asyncio.run(fill(parley.dsn))
+        asyncio.run(prepare(parley.dsn))
+        parley.postgres.checkpoint()
+        timings = asyncio.run(run(parley.dsn, parley.secret, max(20, options.times)))
     show(timings, machine)
 
 

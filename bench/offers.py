@@ -15,9 +15,7 @@ import argparse
 import asyncio
 import itertools
 import os
-import secrets
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -33,9 +31,10 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
+from bench.alone import alone
 from bench.crowds import Crowd
 from bench.machine import Cores, describe
-from bench.peers import PARLEY, RATES_OFF, Site
+from bench.peers import RATES_OFF
 from bench.seeding import TOKEN_TTL_S
 from bench.services import Postgres, Process
 from server.app import Parley
@@ -269,25 +268,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"pairs at a time ({WORKERS})")
     parser.add_argument("--profile", action="store_true", help="count statements instead")
     options = parser.parse_args()
-    cores, secret, machine = Cores.of_this_machine(), secrets.token_hex(32), describe()
+    cores, machine = Cores.of_this_machine(), describe()
     os.sched_setaffinity(0, {int(cores.load)})
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
-        folder.chmod(0o711)
-        postgres = Postgres(folder, cores.rest)
-        stack.callback(postgres.stop)
-        site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        listings = asyncio.run(fill(site._dsn))
-        postgres.checkpoint()
+    with alone(CROWD, cores) as parley:
+        listings = asyncio.run(fill(parley.dsn))
         if options.profile:
-            asyncio.run(profile(site._dsn, secret, hot(listings)))
+            asyncio.run(profile(parley.dsn, parley.secret, hot(listings)))
             return
         with patch.dict(RATES_OFF, PARLEY_RATE_OFFER_MOVES="off"):
-            (server,) = site.start(1, cores.server, None)
-        stack.callback(server.stop)
+            server = parley.serve()
         cases = (("one hot listing", hot(listings)), (f"{LISTINGS:,} listings", spread(listings)))
         measured = [
-            asyncio.run(measure(title, pairs, server, postgres, secret, options.secs, options.workers))
+            asyncio.run(measure(title, pairs, server, parley.postgres, parley.secret, options.secs, options.workers))
             for title, pairs in cases
         ]
     show(measured, options.workers, machine)

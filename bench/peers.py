@@ -53,9 +53,9 @@ class Site:
     def __init__(self, peer: Peer, postgres: Postgres, crowds: Sequence[Crowd], secret: str, folder: Path) -> None:
         self.peer = peer
         self._secret = secret
-        self._dsn = postgres.create("bench_" + "".join(c for c in peer.name.lower() if c.isalnum()))
+        self.dsn = postgres.create("bench_" + "".join(c for c in peer.name.lower() if c.isalnum()))
         self.log = folder / f"{peer.name}.log"
-        asyncio.run(peer.prepare(self._dsn, crowds))
+        asyncio.run(peer.prepare(self.dsn, crowds))
 
     def start(self, instances: int, cores: str, redis_url: str | None) -> list[Process]:
         """Start instances of it, all on the same core or cores."""
@@ -64,7 +64,7 @@ class Site:
         try:
             for _ in range(instances):
                 port = free_port()
-                environ = kept | self.peer.environment(self._dsn, self._secret, port)
+                environ = kept | self.peer.environment(self.dsn, self._secret, port)
                 if redis_url is not None:
                     environ["REDIS_URL"] = redis_url
                 started.append(Process(self.peer.command, environ, port, cores, self.log))

@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 
 from server.commands.registry import Limit, Transport, commands
 from server.wire import CODECS
-from tests.people import ConnectRefused, Instance, Person
+from tests.people import PATIENCE_S, ConnectRefused, Instance, Person
 from tests.servers import Postgres
 from tests.servers import execute as run_sql
 from tests.uploads import PNG, declare
@@ -226,14 +226,18 @@ async def test_the_bytes_of_attachments_travel_as_they_are_said_to(
 async def test_a_client_is_understood_in_the_codecs_that_are_documented(
     bilal: Person, parley: Instance, serializer: str
 ) -> None:
-    client = socketio.AsyncClient(serializer=serializer, reconnection=False)
+    client, connected = socketio.AsyncClient(serializer=serializer, reconnection=False), asyncio.Event()
+    client.on("connect", connected.set)
+    await client.connect(parley.url, auth={"token": bilal.token}, transports=["websocket"], wait=False)
+    answered, cut = asyncio.create_task(connected.wait()), asyncio.create_task(client.eio.wait())
     try:
-        await client.connect(parley.url, auth={"token": bilal.token}, transports=["websocket"], wait_timeout=5)
-        is_understood = (await client.call("account:me", {}, timeout=5))["ok"]
-    except socketio.exceptions.SocketIOError:
-        is_understood = False
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait({answered, cut}, return_when=asyncio.FIRST_COMPLETED)
+        is_understood = answered.done() and (await client.call("account:me", {}, timeout=PATIENCE_S))["ok"]
     finally:
+        answered.cancel()
         await client.disconnect()
+        await cut
     assert is_understood == ({"default": "json"}.get(serializer, serializer) in CODECS)
 
 

@@ -46,7 +46,7 @@ class Cut(Exception):
 
 
 def conversation_room(conversation_id: str) -> str:
-    """The room of a conversation."""
+    """The room of a conversation that is no thread's."""
     return f"conversation:{conversation_id}"
 
 
@@ -151,6 +151,11 @@ class Phone:
         self._named: dict[str, int] = {}
         self._left: list[str] = []
         self._greeted: dict[str, int] = {}
+        self._threads: set[str] = set()  # the conversations that are threads', whose rooms are called so
+
+    def room_of(self, conversation_id: str) -> str:
+        """The room of a conversation."""
+        return f"thread:{conversation_id}" if conversation_id in self._threads else conversation_room(conversation_id)
 
     # the connection
 
@@ -165,10 +170,11 @@ class Phone:
         self.instance = to
         self._named = {self.room: self.position} if self.is_loaded else {}
         for conversation_id, chat in self.chats.items():
-            if self.keeps_archive or not chat.mine["archived"]:
-                self._named[conversation_room(conversation_id)] = chat.position
+            if self.keeps_archive or not chat.mine["archived"] or conversation_id in self._threads:
+                self._named[self.room_of(conversation_id)] = chat.position
             else:
                 chat.is_followed = False
+        self._named |= self.watched()
         self.heard.append(f"connect {self._named} {auth}")
         said = {"token": self.token, "epoch": self.epoch, "rooms": self._named, **auth}
         inbox: asyncio.Queue[tuple[str, Any, Mapping[str, Any]]] = asyncio.Queue()
@@ -184,6 +190,10 @@ class Phone:
         self._client, self._inbox, self._cut, self.heads, self._left = client, inbox, cut, {}, []
         self._is_busy = True  # until the hello has been taken
         self._worker = asyncio.create_task(self._work(inbox))
+
+    def watched(self) -> dict[str, int]:
+        """The rooms beside its own and its conversations' that it stands in, and its positions there."""
+        return {}
 
     async def disconnect(self) -> None:
         """Go, as an app does that is closed: what has come and was not looked at is lost."""
@@ -306,12 +316,13 @@ class Phone:
         """Drop what one may not see any more, load afresh what can't be filled, fill what was not named."""
         self.heads = dict(hello["rooms"])
         self._greeted = hello["rooms"]
+        self._threads |= {room.partition(":")[2] for room in self.heads if room.startswith("thread:")}
         self.resets += len(hello["reset"])
         if not self.is_loaded or self.room in hello["reset"]:
             await self._load_all()
         else:
             for conversation_id, chat in list(self.chats.items()):
-                room = conversation_room(conversation_id)
+                room = self.room_of(conversation_id)
                 head = self.heads.get(room)
                 if head is None and room in self._named:
                     del self.chats[conversation_id]
@@ -321,14 +332,19 @@ class Phone:
                     chat.is_followed = True
                     if room not in self._named and head > chat.position:
                         await self._sync(room)
+        await self._greet_watched(hello)
         self.epoch = hello["epoch"]  # last: cut off before, it has all of that to do again
+
+    async def _greet_watched(self, hello: Object) -> None:
+        """The same of the rooms that it watches beside."""
 
     async def _load_all(self) -> None:
         """The first snapshot: who one is, one's conversations, archived or not, each with all of its messages."""
         position = self.heads[self.room]
         user = await self.ask("account:me")
         self.blocked = {one["user_id"] for one in (await self.ask("user:blocks"))["users"]}
-        found = [room.partition(":")[2] for room in self.heads if room != self.room]
+        kinds = ("conversation", "thread")
+        found = [room.partition(":")[2] for room in self.heads if room.partition(":")[0] in kinds]
         for archived in (True, False):
             # What has news while one turns the pages goes to the top, and is on none of those that follow. The hello
             # has named it; of archived conversations nothing does: they are taken in one page.
@@ -336,6 +352,7 @@ class Phone:
             while True:
                 page = await self.ask("conversation:list", archived=archived, before=before, limit=limit)
                 found += [conversation["conversation_id"] for conversation in page["conversations"]]
+                self._note_threads(page["conversations"])
                 if (before := page["next"]) is None:
                     break
         chats = {conversation_id: await self._read(conversation_id) for conversation_id in dict.fromkeys(found)}
@@ -352,7 +369,7 @@ class Phone:
 
     async def _read(self, conversation_id: str) -> Chat | None:
         """A conversation as it is; its position is a head from before it was read."""
-        room = conversation_room(conversation_id)
+        room = self.room_of(conversation_id)
         self.heard.append(f"  read {room}")
         try:
             head = self.heads.get(room)
@@ -375,6 +392,10 @@ class Phone:
             if refusal.code != "not_found":
                 raise
             return None
+
+    def _note_threads(self, told: list[Object]) -> None:
+        """Remember which conversations are threads'."""
+        self._threads |= {one["conversation_id"] for one in told if one["kind"] == "thread"}
 
     async def _hear(self, room: str, name: str, payload: Any, seq: int) -> None:
         """Take a durable push: in its turn, once, and what is missing before it first."""
@@ -401,7 +422,7 @@ class Phone:
                 return
             if page["reset"]:
                 self.resets += 1
-                await (self._load_all() if room == self.room else self._load(room.partition(":")[2]))
+                await self._load_room(room)
                 return
             for event in page["events"]:
                 position = self._position(room)
@@ -409,6 +430,10 @@ class Phone:
                     await self._apply(room, event["name"], event["payload"], event["seq"])
             if not page["more"]:
                 return
+
+    async def _load_room(self, room: str) -> None:
+        """Load afresh what can't be filled."""
+        await (self._load_all() if room == self.room else self._load(room.partition(":")[2]))
 
     async def _apply(self, room: str, name: str, payload: Any, seq: int) -> None:
         if room == self.room:
@@ -457,7 +482,12 @@ class Phone:
         Told live, the socket stands in its room. Told in a replay it does so only where the hello has named the room:
         the conversation may have been put into the archive since.
         """
-        room = conversation_room(told["conversation_id"])
+        self._note_threads([told])
+        room = self.room_of(told["conversation_id"])
+        if told["kind"] == "thread":  # one that was there before has been said in, for its newcomers to read
+            self.heads[room] = max(told["head_seq"], self.heads.get(room, 0))
+            await self._load(told["conversation_id"])
+            return
         chat = Chat(told, self.me, told["head_seq"])
         if len(told["participants"]) < told["participant_count"]:
             with contextlib.suppress(Refusal):  # shown out meanwhile
@@ -479,7 +509,7 @@ class Phone:
         was_archived, chat.mine = chat.mine["archived"], {name: mine[name] for name in MINE}
         chat.mark(self.me, mine)
         if was_archived and not mine["archived"]:
-            room = conversation_room(mine["conversation_id"])
+            room = self.room_of(mine["conversation_id"])
             if self.keeps_archive:
                 # By the contract's page alone: stand in it from where one was.
                 await self._rejoin(mine["conversation_id"])
@@ -502,14 +532,14 @@ class Phone:
     async def _leave(self, conversation_id: str) -> None:
         chat = self.chats.get(conversation_id)
         if chat is not None and chat.is_followed:
-            unwrap(await self.call("room:leave", {"room": conversation_room(conversation_id)}))
+            unwrap(await self.call("room:leave", {"room": self.room_of(conversation_id)}))
             self.asked.add("room:leave")
             chat.is_followed = False
             self._left.append(conversation_id)
 
     async def _rejoin(self, conversation_id: str) -> None:
         """Stand in a conversation's room, from where one was."""
-        chat, room = self.chats.get(conversation_id), conversation_room(conversation_id)
+        chat, room = self.chats.get(conversation_id), self.room_of(conversation_id)
         if conversation_id in self._left:
             self._left.remove(conversation_id)
         if chat is None:

@@ -100,7 +100,12 @@ class Member:
 
 
 class World:
-    """One run. `done` are the commands that were answered ok, `refused` what was not, `trace` what was asked."""
+    """One run; its phones are of `phone_kind`.
+
+    `done` are the commands that were answered ok, `refused` what was not, `trace` what was asked.
+    """
+
+    phone_kind = Phone
 
     def __init__(self, instances: Sequence[Instance], root: Person) -> None:
         self.instances = instances
@@ -125,10 +130,14 @@ class World:
                 token, session_id = await self._sign_in(member)
                 member.sessions.append(session_id)
                 at = self.instances[phone]
-                member.phones.append(Phone(at, member.user_id, token, keeps_archive=not phone, asked=self.done))
+                member.phones.append(self.phone(at, member, token, keeps_archive=not phone))
         await self.create_private(Step("create_private"))
         await self.create_group(Step("create_group", a=2))
         await asyncio.gather(*(phone.connect(phone.instance) for phone in self._phones()))
+
+    def phone(self, at: Instance, member: Member, token: str, *, keeps_archive: bool) -> Phone:
+        """A device of somebody's, not connected yet."""
+        return self.phone_kind(at, member.user_id, token, keeps_archive=keeps_archive, asked=self.done)
 
     async def run(self, steps: Sequence[Step]) -> None:
         """Take the steps, and hold every phone against a fresh snapshot in the end."""
@@ -136,6 +145,7 @@ class World:
             self.trace.append(f"{step}")
             if self.members[step.who].is_gone:
                 continue
+            await self.before(step)
             doing = getattr(self, step.do)
             if step.do in ALONE:
                 await doing(step)
@@ -145,6 +155,9 @@ class World:
             if not step.together:
                 await self._settle()
         await self.check(Step("check"))
+
+    async def before(self, step: Step) -> None:
+        """What is done before a step."""
 
     async def end(self) -> None:
         """Let everybody go."""
@@ -372,7 +385,7 @@ class World:
         if step.a == 1:
             auth = {"epoch": str(uuid4())}
         elif step.a == 2:
-            auth = {"rooms": {phone.room: 0, **{conversation_room(chat): 0 for chat in phone.chats}}}
+            auth = {"rooms": dict.fromkeys((phone.room, *map(phone.room_of, phone.chats), *phone.watched()), 0)}
         elif step.a == 3:
             phone.is_loaded, phone.chats = False, {}
         await phone.connect(self.instances[step.on], **auth)
@@ -437,17 +450,25 @@ class World:
             if member.is_gone:
                 continue
             token, _ = await self._sign_in(member)
-            fresh = Phone(self.instances[step.b % 2], member.user_id, token, keeps_archive=True, asked=self.done)
+            fresh = self.phone(self.instances[step.b % 2], member, token, keeps_archive=True)
             await fresh.connect(fresh.instance)
             await fresh.reaches({fresh.room: 0})
-            heads = {conversation_room(one): chat.told["head_seq"] for one, chat in fresh.chats.items()}
-            heads[fresh.room] = fresh.position
+            heads = await self.heads(fresh, member)
             for n, phone in enumerate(member.phones):
                 await self._bring_up(phone, heads)
-                found = differences(phone, fresh, apart)
+                found = self.differences(phone, fresh, apart)
                 assert not found, "\n".join([f"{member.person.username}'s phone {n}:", *found])
             await self._check_lists(fresh)
             await fresh.disconnect()
+
+    async def heads(self, fresh: Phone, member: Member) -> dict[str, int]:
+        """What all of somebody's phones are to have heard, by room."""
+        heads = {fresh.room_of(one): chat.told["head_seq"] for one, chat in fresh.chats.items()}
+        return heads | {fresh.room: fresh.position}
+
+    def differences(self, phone: Phone, fresh: Phone, apart: Collection[frozenset[str]]) -> list[str]:
+        """What a phone shows otherwise than it is, in words."""
+        return differences(phone, fresh, apart)
 
     async def _apart(self) -> set[frozenset[str]]:
         """The pairs of which one has blocked the other."""
@@ -517,7 +538,7 @@ def differences(phone: Phone, fresh: Phone, apart: Collection[frozenset[str]]) -
             names = chat.mine.keys()
         else:
             names = told.keys()
-            found += _differing(f"{conversation_id} messages", chat.messages, whole.messages)
+            found += differing(f"{conversation_id} messages", chat.messages, whole.messages)
             found += [
                 f"{conversation_id}: {user_id} has {mark} {shown['participants'][user_id][mark]}, beyond {one[mark]}"
                 for user_id, one in people.items()
@@ -531,6 +552,8 @@ def differences(phone: Phone, fresh: Phone, apart: Collection[frozenset[str]]) -
                 user_id: person if user_id == phone.me else {k: v for k, v in person.items() if k not in MARKS}
                 for user_id, person in one["participants"].items()
             }
+            if told["kind"] == "thread":  # `member:joined` says who has come, and no more
+                one["participants"] = set(one["participants"])
         found += [
             f"{conversation_id} {name}: shows {shown.get(name)}, is {told[name]}"
             for name in names
@@ -544,7 +567,8 @@ def _is_cut(told: Object, apart: Collection[frozenset[str]]) -> bool:
     return told["kind"] == "private" and {person["user_id"] for person in told["participants"]} in apart
 
 
-def _differing(what: str, shown: dict[str, Any], told: dict[str, Any]) -> list[str]:
+def differing(what: str, shown: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """What of these is shown otherwise than it is, in words."""
     return [
         f"{what} {key}: shows {shown.get(key)}, is {told.get(key)}"
         for key in sorted(shown.keys() | told.keys())

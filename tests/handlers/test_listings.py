@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from handlers import likes as likes_handler
-from handlers.closing import expire_listings
-from handlers.likes import write_counts
 from rules.users import Role
-from server.errors import Unavailable
-from server.rooms.bus import LocalBus, LocalHub
 from storage import listings, users
 from tests.locks import holding_by
-from tests.market import eur, listed, move, offer, refused, set_, stock, thread_of
-from tests.people import Device, Instance, Person
-
-pytestmark = pytest.mark.both_postgres
+from tests.market import eur, listed, refused, seen, set_, thread_of, update, watch
+from tests.people import Instance, Person
 
 FIELDS = {
     *("listing_id", "user_id", "thread_id", "kind", "title", "description", "price", "category", "condition"),
     *("quantity", "reserved", "sold", "feed", "images", "video", "thumbnail", "location", "distance_m", "status"),
     *("views", "likes", "liked", "version", "expires_at", "at"),
 }
+
+
 PICTURE = "https://example.org/lamp.jpg"
+
+
 WHOLE = {
     "kind": "for_sale",
     "title": "مصباح القمر",
@@ -63,33 +59,6 @@ async def admin(parley: Instance) -> Person:
 def ago(**time: float) -> str:
     """A time before now, or, of a negative one, after it."""
     return (datetime.now(UTC) - timedelta(**time)).isoformat()
-
-
-async def seen(person: Person, listing: dict[str, Any]) -> dict[str, Any]:
-    """A listing as somebody sees it now."""
-    found: dict[str, Any] = await person.post("listing:get", listing_id=listing["listing_id"])
-    return found
-
-
-async def update(person: Person, listing: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A listing after a change of it."""
-    asked = {"listing_id": listing["listing_id"], "version": listing["version"], **fields}
-    changed: dict[str, Any] = await person.post("listing:update", **asked)
-    return changed
-
-
-async def watch(person: Person, listing: dict[str, Any]) -> Device:
-    """A device that stands in a listing's room."""
-    device = await person.connect()
-    await device.call("room:join", room=f"listing:{listing['listing_id']}")
-    return device
-
-
-async def run_out(parley: Instance, listing: dict[str, Any]) -> None:
-    """Let a listing's time be over."""
-    await set_(
-        parley, "update listings set expires_at = now() - interval '1 s' where listing_id = $1", listing["listing_id"]
-    )
 
 
 # offered
@@ -357,272 +326,6 @@ async def test_what_it_needs_is_not_cleared(amina: Person, field: str) -> None:
     made = await listed(amina)
     error = await refused(amina, "listing:update", listing_id=made["listing_id"], version=1, **{field: None})
     assert list(error["fields"]) == [field]
-
-
-# ended
-
-
-async def test_a_closed_listing_is_closed_for_good(amina: Person, bilal: Person) -> None:
-    thread = await thread_of(amina, bilal)
-    made = await listed(amina, thread_id=thread)
-    device = await watch(bilal, made)
-    for _ in range(2):
-        closed = await amina.post("listing:close", listing_id=made["listing_id"])
-        assert (closed["status"], closed["version"]) == ("closed", 1)
-    await amina.post("thread:update", thread_id=thread, version=1, title="later")
-    await device.hearing("thread:changed")
-    assert sorted(push.room or "" for push in device.heard if push.name == "listing:closed") == sorted(
-        [f"thread:{thread}", f"listing:{made['listing_id']}"]
-    )
-    for command, more in {"listing:update": {"version": 1, "title": "x"}, "listing:extend": {}}.items():
-        error = await refused(amina, command, listing_id=made["listing_id"], **more)
-        assert (error["reason"], error["current"]) == ("listing_changed", closed)
-
-
-async def test_administrators_close_what_is_not_theirs(amina: Person, admin: Person) -> None:
-    made = await listed(amina)
-    assert (await admin.post("listing:close", listing_id=made["listing_id"]))["status"] == "closed"
-
-
-async def test_what_is_negotiated_ends_with_the_listing(amina: Person, bilal: Person) -> None:
-    made = await listed(amina)
-    offered = await offer(bilal, made)
-    device = await bilal.connect()
-    await amina.post("listing:close", listing_id=made["listing_id"])
-    push = await device.hearing("negotiation:changed")
-    assert push.payload["status"] == "closed"
-    after = await bilal.post("negotiation:get", negotiation_id=offered["negotiation"]["negotiation_id"])
-    told = {"status": "cancelled", "close_reason": "listing_closed"}
-    assert {name: after["current_offer"][name] for name in told} == told
-
-
-async def test_what_has_been_agreed_outlives_the_listing(amina: Person, bilal: Person) -> None:
-    made = await listed(amina)
-    deal = await move(amina, "accept", await offer(bilal, made))
-    await amina.post("listing:close", listing_id=made["listing_id"])
-    assert deal["negotiation"]["status"] == "agreed"
-    after = await bilal.post("negotiation:get", negotiation_id=deal["negotiation"]["negotiation_id"])
-    assert after["status"] == "agreed"
-    assert (await seen(amina, made))["reserved"] == 1
-
-
-async def test_a_listing_is_expired_at_its_time_and_everybody_hears_of_it(
-    parley: Instance, amina: Person, bilal: Person
-) -> None:
-    made = await listed(amina)
-    offered = await offer(bilal, made)
-    device = await watch(bilal, made)
-    await run_out(parley, made)
-    push = await device.hearing("listing:expired", listing_id=made["listing_id"])
-    assert (push.room, push.payload["status"]) == (f"listing:{made['listing_id']}", "expired")
-    after = await bilal.post("negotiation:get", negotiation_id=offered["negotiation"]["negotiation_id"])
-    assert (after["status"], after["current_offer"]["close_reason"]) == ("closed", "listing_closed")
-
-
-async def test_an_expiry_that_nobody_has_written_yet_is_seen(
-    parley: Instance, amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def rest(_: Any) -> int:
-        return 0
-
-    monkeypatch.setattr("server.jobs.expire_listings", rest)
-    made = await listed(amina)
-    await run_out(parley, made)
-    assert (await seen(bilal, made))["status"] == "expired"
-    assert (await stock(parley, made))[2] == "active"
-
-
-async def test_many_instances_expire_a_listing_once(new_instance: Callable[..., Awaitable[Instance]]) -> None:
-    hub = LocalHub()
-    instances = [await new_instance(bus=LocalBus(hub)) for _ in range(3)]
-    amina = await instances[0].person("amina")
-    made = [await listed(amina) for _ in range(5)]
-    device = await amina.connect()
-    for one in made:
-        await device.call("room:join", room=f"listing:{one['listing_id']}")
-        await run_out(instances[0], one)
-    await asyncio.gather(*(expire_listings(each.parley.services) for each in instances for _ in range(3)))
-    for one in made:
-        await device.hearing("listing:expired", listing_id=one["listing_id"])
-        await amina.post("listing:extend", listing_id=one["listing_id"])
-        await device.hearing("listing:changed", listing_id=one["listing_id"])
-    names = [push.name for push in device.heard if push.name.startswith("listing:")]
-    assert sorted(names) == ["listing:changed"] * 5 + ["listing:expired"] * 5
-
-
-async def test_one_that_does_not_end_keeps_no_other_from_it(
-    parley: Instance, amina: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stuck, other = await listed(amina), await listed(amina)
-    device = await watch(amina, other)
-    lock = listings.lock_expired
-
-    async def refuse(db: Any, listing_id: UUID) -> Any:
-        if str(listing_id) == stuck["listing_id"]:
-            raise Unavailable
-        return await lock(db, listing_id)
-
-    monkeypatch.setattr(listings, "lock_expired", refuse)
-    for one in (stuck, other):
-        await run_out(parley, one)
-    await expire_listings(parley.parley.services)
-    await device.hearing("listing:expired", listing_id=other["listing_id"])
-    monkeypatch.undo()
-    await expire_listings(parley.parley.services)
-
-
-async def test_an_expired_listing_gets_more_time(parley: Instance, amina: Person, bilal: Person) -> None:
-    made = await listed(amina)
-    device = await watch(bilal, made)
-    await run_out(parley, made)
-    await expire_listings(parley.parley.services)
-    await device.hearing("listing:expired")
-    again = await amina.post("listing:extend", listing_id=made["listing_id"])
-    assert (again["status"], again["version"]) == ("active", 1)
-    assert again["expires_at"] >= made["expires_at"]
-    assert (await device.hearing("listing:changed")).payload["status"] == "active"
-
-
-async def test_an_end_is_put_off_and_not_brought_forward(amina: Person) -> None:
-    made = await listed(amina, expires_at=ago(days=-60))
-    asked = {"listing_id": made["listing_id"]}
-    assert (await amina.post("listing:extend", **asked)) == made  # it ends later than in thirty days already
-    later = await amina.post("listing:extend", **asked, expires_at=ago(days=-364))
-    assert later["expires_at"] > made["expires_at"]
-    assert await amina.post("listing:extend", **asked, expires_at=later["expires_at"]) == later
-    for at in (made["expires_at"], ago(seconds=1), ago(days=-366)):
-        error = await refused(amina, "listing:extend", **asked, expires_at=at)
-        assert list(error["fields"]) == ["expires_at"]
-
-
-# liked and looked at
-
-
-async def test_likes_are_counted_exactly_in_the_answer_and_soon_for_others(
-    parley: Instance, amina: Person, bilal: Person
-) -> None:
-    made = await listed(amina)
-    asked = {"listing_id": made["listing_id"]}
-    for _ in range(2):
-        liked = await bilal.post("listing:like", **asked, on=True)
-        assert (liked["likes"], liked["liked"]) == (1, True)
-    assert (await amina.post("listing:like", **asked, on=True))["likes"] == 2
-    await write_counts(parley.parley.services)
-    assert [(one["likes"], one["liked"]) for one in (await seen(amina, made), await seen(bilal, made))] == [
-        (2, True)
-    ] * 2
-    for _ in range(2):
-        assert (await amina.post("listing:like", **asked, on=False))["likes"] == 1
-    await write_counts(parley.parley.services)
-    assert (await seen(amina, made))["likes"] == 1
-
-
-async def test_views_of_others_are_counted_and_of_the_owner_not(parley: Instance, amina: Person, bilal: Person) -> None:
-    made = await listed(amina)
-    for person in (amina, bilal, bilal, amina):
-        await seen(person, made)
-    await write_counts(parley.parley.services)
-    await write_counts(parley.parley.services)
-    assert (await seen(amina, made))["views"] == 2
-
-
-async def test_counts_come_of_themselves_and_move_nothing_else(amina: Person, bilal: Person) -> None:
-    made = await listed(amina)
-    device = await watch(bilal, made)
-    await bilal.post("listing:like", listing_id=made["listing_id"], on=True)
-    await seen(bilal, made)
-    async with asyncio.timeout(5):
-        while (counted := await seen(amina, made))["views"] != 1 or counted["likes"] != 1:
-            await asyncio.sleep(0.05)
-    assert counted == {**made, "views": 1, "likes": 1}
-    await update(amina, made, title="Another")
-    push = await device.hearing("listing:changed")
-    assert (push.payload["views"], push.payload["likes"], push.seq) == (1, 1, 1)
-
-
-async def test_counts_wait_for_no_lock_and_nothing_is_lost(parley: Instance, amina: Person, bilal: Person) -> None:
-    held_one, other = await listed(amina), await listed(amina)
-    locking = "select from listings where listing_id = $1 for no key update"
-    async with holding_by(parley.dsn, locking, UUID(held_one["listing_id"])):
-        for one in (held_one, other):
-            await seen(bilal, one)
-            await bilal.post("listing:like", listing_id=one["listing_id"], on=True)
-        await write_counts(parley.parley.services)
-        assert [(one["views"], one["likes"]) for one in (await seen(amina, held_one), await seen(amina, other))] == [
-            *((0, 0), (1, 1))
-        ]
-    await write_counts(parley.parley.services)
-    counted = await seen(amina, held_one)
-    assert (counted["views"], counted["likes"]) == (1, 1)
-
-
-async def test_counts_of_what_is_gone_are_dropped_and_what_is_held_keeps_no_other_waiting(
-    parley: Instance, amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(likes_handler, "BATCH", 1)
-    held_one, other, gone = await listed(amina), await listed(amina), uuid4()
-    tallies = parley.parley.services.tallies
-    locking = "select from listings where listing_id = $1 for no key update"
-    async with holding_by(parley.dsn, locking, UUID(held_one["listing_id"])):
-        tallies.liked.add(gone)
-        tallies.views[gone] += 1
-        for one in (held_one, other):
-            await seen(bilal, one)
-        await write_counts(parley.parley.services)
-        assert (await seen(amina, other))["views"] == 1
-        assert (set(tallies.views), tallies.liked) == ({UUID(held_one["listing_id"])}, set())
-
-
-async def test_what_is_deleted_while_somebody_likes_it_is_not_found(
-    amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = await listed(amina)
-    real = likes_handler.likes.set_like
-
-    async def late(db: Any, user_id: UUID, listing_id: UUID, *, on: bool) -> bool:
-        await db.execute("delete from listings where listing_id = $1", listing_id)
-        return await real(db, user_id, listing_id, on=on)
-
-    monkeypatch.setattr("storage.likes.set_like", late)
-    error = await refused(bilal, "listing:like", listing_id=made["listing_id"], on=True)
-    assert error["code"] == "not_found"
-
-
-async def test_counts_that_could_not_be_written_are_written_later(
-    parley: Instance, amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = await listed(amina)
-
-    async def fail(*_: Any) -> None:
-        raise Unavailable
-
-    monkeypatch.setattr(likes_handler, "_write", fail)
-    await seen(bilal, made)
-    with pytest.raises(Unavailable):
-        await write_counts(parley.parley.services)
-    monkeypatch.undo()
-    await write_counts(parley.parley.services)
-    assert (await seen(amina, made))["views"] == 1
-
-
-async def test_an_instance_that_stops_writes_what_it_has_counted(
-    new_instance: Callable[..., Awaitable[Instance]], parley: Instance, amina: Person, bilal: Person
-) -> None:
-    made = await listed(amina)
-    other = await Instance(parley.dsn).start()
-    other.parley.services.tallies.views[UUID(made["listing_id"])] = 3
-    await other.stop()
-    assert (await seen(amina, made))["views"] == 3
-
-
-async def test_likes_of_many_at_once_are_all_counted(parley: Instance, amina: Person) -> None:
-    made = await listed(amina)
-    people = [await parley.person(f"p{n}") for n in range(8)]
-    asked = {"listing_id": made["listing_id"], "on": True}
-    await asyncio.gather(*(person.post("listing:like", **asked) for person in people))
-    assert (await people[0].post("listing:like", **asked))["likes"] == 8
-    await write_counts(parley.parley.services)
-    assert (await seen(amina, made))["likes"] == 8
 
 
 # its room

@@ -1,4 +1,4 @@
-"""The command line, as operators use it: a process of its own for each call."""
+"""The command line, as operators use it: a process for each call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import aiohttp
@@ -23,36 +23,12 @@ from server.cli import documents
 from server.commands.registry import commands, pushes
 from server.commands.tokens import AUDIENCE
 from server.config import settings
+from tests.commandline import Said, parley_cli
 from tests.faults.processes import ServerProcess
 from tests.people import PATIENCE_S, SECRET, Device, Instance, Person, Refusal
 from tests.servers import execute, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-class Said(NamedTuple):
-    """What a call of the command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def parley_cli(*arguments: str, **environ: str) -> Said:
-    """`parley <arguments>` with these settings and no others."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
-    inherited.pop("DATABASE_URL", None)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "server.cli", *arguments),
-        cwd=ROOT,
-        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80", **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    return Said(process.returncode or 0, out.decode(), err.decode())
-
 
 Operator = Callable[..., Any]
 
@@ -176,6 +152,13 @@ async def test_a_missing_secret_is_named_where_the_database_is_somebody_elses(da
 async def test_settings_lists_every_setting_by_its_whole_name_on_a_narrow_terminal() -> None:
     said = await parley_cli("settings")
     assert (said.code, said.err) == (0, "")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "server.cli", "settings"),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert (await process.communicate())[0].decode() == said.out  # as a process that has come from nothing says it
     for setting in settings():
         assert setting.name in said.out
     assert max(len(line) for line in said.out.splitlines()) <= 80
