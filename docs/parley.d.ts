@@ -466,6 +466,8 @@ export interface ListedReport {
   message: Message | null;
   conversation: ReportedConversation | null;
   user: PublicUser | null;
+  listing: SharedListing | null;
+  faq: Faq | null;
 }
 
 /** All that its viewer sees of a listing; `distance_m` where a place was searched from. */
@@ -547,13 +549,13 @@ export interface Marks {
   delivered_seq: number;
 }
 
-/** Something wanted and something for sale that may belong together, as one of the two owners sees it. `source_listing` is the one that was new, or had changed, when it was found. `score` is the sum of the reasons' points; under 40 it is a match no more, and comes back if it rises. `status` is the viewer's own. */
+/** Something wanted and something for sale that may belong together, as one of the two owners sees it. `source_listing` is the one that was new, or had changed, when it was found. `score` is the sum of the reasons' points; under 40 it is a match no more, without `quality`, and comes back if it rises. `status` is the viewer's own. */
 export interface Match {
   match_id: Id;
   source_listing: SharedListing;
   matched_listing: SharedListing;
   score: number;
-  quality: MatchQuality;
+  quality: MatchQuality | null;
   reasons: Reason[];
   status: MatchStatus;
   at: Time;
@@ -561,7 +563,7 @@ export interface Match {
 
 export type MatchAction = "viewed" | "interested" | "contacted" | "dismissed" | "reported";
 
-/** 80 points and more, 60 and more, 40 and more. */
+/** 80 points and more, 60 and more, 40 and more; with fewer it is no match, and has none. */
 export type MatchQuality = "excellent" | "good" | "possible";
 
 /** What a match stands on. */
@@ -1168,7 +1170,7 @@ export interface SubjectInput {
   id: Id;
 }
 
-export type SubjectKind = "user" | "message" | "conversation";
+export type SubjectKind = "user" | "message" | "conversation" | "listing" | "faq";
 
 /** As `Money`, where it may also be nothing. */
 export interface Sum {
@@ -1263,7 +1265,7 @@ export interface Threads {
   next: string | null;
 }
 
-/** When; `ended_at` is when it was cancelled, had failed or was refunded. */
+/** When; `ended_at` is when it was cancelled, had failed or was refunded. `refund_failed_at` is when its provider last came to know that it could not give back what was paid. */
 export interface Times {
   agreed_at: Time;
   pay_by: Time;
@@ -1272,6 +1274,7 @@ export interface Times {
   paid_at: Time | null;
   paid_out_at: Time | null;
   ended_at: Time | null;
+  refund_failed_at: Time | null;
 }
 
 /** A deal; `client_secret` is for its buyer, who pays with it while it is pending. */
@@ -1737,11 +1740,11 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
-  /** Say what a match is to oneself: the last word counts, but to have viewed it takes none back. When both owners are interested, or have contacted each other, it becomes mutual: they have a private conversation about what is for sale, and a negotiation. Until then neither hears of the other's acts. */
+  /** Say what a match is to oneself: the last word counts, but to have viewed it takes none back. When both owners are interested, or have contacted each other, it becomes mutual: they have a private conversation about what is for sale, and a negotiation. Until then neither hears of the other's acts. Nobody is newly interested in what has fallen under 40 points. */
   "match:act": {
     payload: ActOnMatch;
     data: ActedOn;
-    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
+    error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
   /** Send a message. The same client_id again answers with the same message, for good. */
@@ -1919,7 +1922,7 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
-  /** Report a person, or a message or conversation that one sees, to the administrators. */
+  /** Report a person, or what one sees, to the administrators. That is a message, a conversation, a listing, or a question, answer or reply about one (`faq`). */
   "report:file": {
     payload: FileReport;
     data: Report;
@@ -2045,7 +2048,7 @@ export interface Commands {
     error: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "too_large" | "rate_limited" | "unavailable" | "internal";
     on: "socket" | "http";
   };
-  /** Look at a deal; its buyer sees the secret to pay it with. */
+  /** Look at a deal, as one of its two or an administrator; its buyer alone sees the secret to pay it with. */
   "transaction:get": {
     payload: GetTransaction;
     data: Transaction;

@@ -8,6 +8,7 @@ import msgspec
 from handlers.bargaining import Changes
 from handlers.deals import strike
 from rules.autorules import Rule, Verdict, decide
+from rules.money import MOST
 from rules.offers import By, Move, Mover, Side
 from rules.users import Scope
 from server.commands.context import Context
@@ -178,7 +179,7 @@ async def answer_by_rule(
         await strike(changes, listing, negotiation, offer, by=By.RULE)
     elif decision.verdict is Verdict.DECLINE:
         await changes.apply(negotiation, offer, Mover.OTHER, Move.AUTO_DECLINE, by=By.RULE)
-    elif decision.price is not None:
+    elif decision.price is not None and decision.price * offer.quantity <= MOST:  # else a sum that nobody can count
         negotiation = await changes.apply(negotiation, offer, Mover.OTHER, Move.COUNTER, by=By.RULE)
         terms = Terms(Money(decision.price, row.currency), offer.quantity, None, ANSWER_STANDS_S)
         await changes.put(

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.transactions import GetTransaction, as_seen, party_to_the_deal
+from handlers.transactions import GetTransaction, as_shown, party_or_administrator
 from rules.history import history_sha256
 from rules.transactions import Provider
 from server.commands.context import Context
@@ -35,7 +35,10 @@ class Parties(msgspec.Struct, frozen=True):
 
 
 class Times(msgspec.Struct, frozen=True):
-    """When; `ended_at` is when it was cancelled, had failed or was refunded."""
+    """When; `ended_at` is when it was cancelled, had failed or was refunded.
+
+    `refund_failed_at` is when its provider last came to know that it could not give back what was paid.
+    """
 
     agreed_at: Time
     pay_by: Time
@@ -44,6 +47,7 @@ class Times(msgspec.Struct, frozen=True):
     paid_at: Time | None
     paid_out_at: Time | None
     ended_at: Time | None
+    refund_failed_at: Time | None
 
 
 class DealReceipt(msgspec.Struct, frozen=True):
@@ -57,10 +61,10 @@ class DealReceipt(msgspec.Struct, frozen=True):
     history_sha256: str
 
 
-@command("transaction:receipt", allow=party_to_the_deal, limit=Limit.READS, reads=True)
+@command("transaction:receipt", allow=party_or_administrator, limit=Limit.READS, reads=True)
 async def receipt(ctx: Context, p: GetTransaction) -> DealReceipt:
     """Have a deal on paper: its terms and times, and all that was offered on the way there, with its SHA-256."""
-    deal = await as_seen(ctx, p.transaction_id)
+    deal = await as_shown(ctx, p.transaction_id)
     paper = await transactions.get_paper(ctx.db, p.transaction_id)
     price = Money(deal.subtotal.amount // paper.quantity, deal.subtotal.currency)
     found = [] if deal.negotiation_id is None else await offers.list_history(ctx.db, deal.negotiation_id)
@@ -85,6 +89,7 @@ async def receipt(ctx: Context, p: GetTransaction) -> DealReceipt:
             deal.paid_at,
             deal.paid_out_at,
             paper.ended_at,
+            paper.refund_failed_at,
         ),
         found,
         history_sha256([offers.hashed(offer) for offer in found]),

@@ -55,7 +55,7 @@ async def edit(ctx: Context, p: EditMessage) -> Message:
     _refuse_offers(message)
     if await _is_repeat(ctx, message, p):
         return message
-    await refuse_blocked(ctx, room)
+    await refuse_blocked(ctx, room, message)
     if message.deleted_at is not None or message.version != p.version:
         raise Conflict("version", "The message has changed: look again.", message)
     await messages.edit_message(ctx.db, p.message_id, p.text)
@@ -111,11 +111,11 @@ def _refuse_offers(message: Message) -> None:
         raise Forbidden("An offer is neither edited nor deleted: counter or withdraw it.")
 
 
-async def refuse_blocked(ctx: Context, room: Room) -> None:
+async def refuse_blocked(ctx: Context, room: Room, message: Message) -> None:
     """Raises `Conflict` in a private conversation of which one has blocked the other: no more is said there."""
     talk = await conversations.find_talk(ctx.db, room.id)
     if talk is not None and talk.is_blocked:
-        raise Conflict("blocked", "One of you has blocked the other.")
+        raise Conflict("blocked", "One of you has blocked the other.", message)
 
 
 async def lock_message(ctx: Context, message_id: UUID) -> tuple[Room, Message]:

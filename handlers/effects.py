@@ -6,7 +6,6 @@ import msgspec
 
 from handlers.conversations import conversation_created, conversation_mine, room_of
 from handlers.edits import message_deleted
-from handlers.forgetting import LOG_BLANKED
 from handlers.members import MemberMoved, member_left
 from handlers.messages import message_created
 from handlers.participants import ParticipantRemoved, participant_added, participant_removed
@@ -14,6 +13,7 @@ from handlers.presence import presence_changed
 from handlers.sessions import SessionRevoked, session_revoked
 from handlers.threads import thread_deleted
 from handlers.typing import TypingChanged, typing_changed
+from handlers.words import LOG_BLANKED
 from rules.conversations import ConversationKind
 from server.commands.context import Services, encode
 from server.rooms.log import Event, ephemeral

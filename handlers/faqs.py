@@ -65,7 +65,7 @@ async def _hold(ctx: Context, listing_id: UUID, *, share: bool = True) -> Locked
 async def _hold_unblocked(ctx: Context, listing_id: UUID) -> LockedListing:
     listing = await _hold(ctx, listing_id)
     if await blocks.between(ctx.db, ctx.user.user_id, [listing.user_id]):
-        raise Conflict("blocked", "One of you has blocked the other.")
+        raise Conflict("blocked", "One of you has blocked the other.", await listing_as_seen(ctx, listing_id))
     return listing
 
 

@@ -98,12 +98,13 @@ class Held(msgspec.Struct, frozen=True):
     offer: LockedListing
 
 
-@command("match:act", allow=owner_of_either_listing, limit=Limit.WRITES)
+@command("match:act", allow=owner_of_either_listing, limit=Limit.WRITES, raises=(Conflict,))
 async def act(ctx: Context, p: ActOnMatch) -> ActedOn:
     """Say what a match is to oneself: the last word counts, but to have viewed it takes none back.
 
     When both owners are interested, or have contacted each other, it becomes mutual: they have a private conversation
-    about what is for sale, and a negotiation. Until then neither hears of the other's acts.
+    about what is for sale, and a negotiation. Until then neither hears of the other's acts. Nobody is newly interested
+    in what has fallen under 40 points.
     """
     me, metadata = ctx.user.user_id, encode(p.metadata)
     if len(metadata) > METADATA_BYTES:
@@ -142,14 +143,18 @@ async def _hold(ctx: Context, match_id: UUID) -> Held:
 
 
 async def _check_wanted(ctx: Context, held: Held) -> None:
-    """Raises `Conflict` where the two can't deal, or one of the listings is not to be had."""
+    """Raises `Conflict` where the two can't deal, a listing is not to be had, or they do not match any more."""
     if held.mine.is_blocked:
-        raise Conflict("blocked", "One of you has blocked the other.")
+        [match] = await matches.show(ctx.db, [held.mine])
+        raise Conflict("blocked", "One of you has blocked the other.", match)
     if not await users.lock_active(ctx.db, [held.mine.other_user_id]):
         raise NotFound
     for listing in (held.wish, held.offer):
         [current] = await listings.list_listings(ctx.db, ctx.user.user_id, [listing.listing_id])
         check_open(listing, listing.version, 1, current)
+    if held.mine.quality is None:
+        [match] = await matches.show(ctx.db, [held.mine])
+        raise Conflict("listing_changed", "The two do not match any more: look at them again.", match)
 
 
 async def _begin(changes: Changes, held: Held) -> None:
@@ -186,12 +191,12 @@ async def _tell(at_work: Work, asked: list[tuple[UUID, UUID]]) -> None:
     await tell(at_work, seen, {each.match_id: match_changed for each in seen})
 
 
-async def deal_made(changes: Changes, negotiation_id: UUID) -> None:
+async def deal_made(changes: Changes, listing_id: UUID, buyer_id: UUID) -> None:
     """Let what two matched by be a deal, their transaction being paid; they are told with all else.
 
-    The caller holds the negotiation, and no room yet.
+    By whichever negotiation they agreed, or without one. The caller holds the listing and the matches, and no room yet.
     """
-    for dealt in await matches.note_deal(changes.work.db, negotiation_id):
+    for dealt in await matches.note_deal(changes.work.db, listing_id, buyer_id):
         asked = [(user_id, dealt.match_id) for user_id in (dealt.buyer_user_id, dealt.seller_user_id)]
         changes.along([user_room(user_id) for user_id, _ in asked], partial(_tell, changes.work, asked))
 

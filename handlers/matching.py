@@ -66,7 +66,7 @@ async def match_listing(services: Services, listing_id: UUID) -> bool:
         if not await work(services, partial(_write, source, pairs[first : first + AT_ONCE])):
             return False
     async with services.database.connection() as db:
-        await matching.note_matched(db, source.listing_id, source.version)
+        await matching.note_matched(db, source.listing_id, source.edition)
     return True
 
 
@@ -89,7 +89,7 @@ async def _write(source: SubjectRow, pairs: Sequence[Pair], at_work: Work) -> bo
     fresh = {
         each.listing_id: stands[each.listing_id].is_open
         for each in everything
-        if each.user_id in active and each.listing_id in stands and stands[each.listing_id].version == each.version
+        if each.user_id in active and each.listing_id in stands and stands[each.listing_id].edition == each.edition
     }
     if not fresh.get(source.listing_id):
         return False
@@ -112,7 +112,7 @@ async def _write(source: SubjectRow, pairs: Sequence[Pair], at_work: Work) -> bo
 
 
 async def tell(at_work: Work, seen: Sequence[SeenRow], how: Mapping[UUID, Push[Match]]) -> None:
-    """Push matches to those who see them, whose rooms and listings are locked."""
-    for row, match in zip(seen, await matches.show(at_work.db, seen), strict=True):
-        # Of the two listings' words only the other's are somebody else's, who may erase them.
-        at_work.push(how[row.match_id], match, to=user_room(row.viewer_id), message_id=row.other_listing_id)
+    """Push matches to those who see them, whose rooms are locked; not one whose listing has gone since it was read."""
+    for row, match in await matches.show_each(at_work.db, seen):
+        # Found by the match when one of the two listings goes.
+        at_work.push(how[row.match_id], match, to=user_room(row.viewer_id), message_id=row.match_id)

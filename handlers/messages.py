@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.conversations import conversation_mine
+from handlers.conversations import LISTED_PEOPLE, conversation_mine
 from handlers.permissions import participant, participant_at_the_lock
 from server.commands.context import Batch, Call, Context
 from server.commands.pages import Seq, within
@@ -14,7 +14,7 @@ from server.commands.registry import BUSY, ClientId, Limit, Outcome, Payload, co
 from server.errors import Conflict, Invalid, NotFound, ParleyError, TooLarge
 from server.rooms.log import Event
 from server.rooms.names import Room, conversation_room
-from storage import Time, attachments, messages
+from storage import Time, attachments, conversations, messages
 from storage.messages import Appended, Message, NewMessage
 
 HISTORY_PAGE = 200
@@ -70,7 +70,8 @@ async def send(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[Outcome
         if row.ord is None:
             batch.events.append(_event(row, conversation_mine.name))
             continue
-        outcomes[places[row.ord - 1]] = _outcome(row)
+        n = places[row.ord - 1]
+        outcomes[n] = await _blocked(batch, calls[n]) if row.outcome == "blocked" else _outcome(row)
         if row.outcome == "sent":
             batch.events.append(_event(row, message_created.name))
     return outcomes
@@ -105,6 +106,14 @@ async def _new(batch: Batch, calls: Sequence[Call[SendMessage]]) -> list[NewMess
     ]
 
 
+async def _blocked(batch: Batch, call: Call[SendMessage]) -> Conflict:
+    """The refusal of who may say no more in a conversation, and the conversation."""
+    found = await conversations.list_conversations(
+        batch.db, call.user.user_id, [call.payload.conversation_id], people=LISTED_PEOPLE
+    )
+    return Conflict("blocked", "One of you has blocked the other.", found[0] if found else None)
+
+
 def _outcome(row: Appended) -> Outcome[Sent]:
     place = None
     if row.message_id is not None and row.seq is not None and row.at is not None:
@@ -116,8 +125,6 @@ def _outcome(row: Appended) -> Outcome[Sent]:
             return Conflict("key_reuse", "This client_id sent another message: use a new one.", place)
         case "busy":
             return BUSY
-        case "blocked":
-            return Conflict("blocked", "One of you has blocked the other.")
         case "not_found" | "no_reply" | "no_attachment":
             return NotFound()
     raise LookupError(f"append_messages says {row.outcome}")

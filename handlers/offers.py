@@ -1,5 +1,6 @@
 """Offers: made, countered, accepted, declined, taken back."""
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from rules.offers import Move, Mover, NegotiationStatus, Side
 from rules.users import Scope
 from server.commands.context import Context
 from server.commands.registry import ClientId, Limit, Payload, Permission, command
-from server.errors import Conflict, Forbidden, Invalid, NotFound
+from server.errors import Conflict, Forbidden, Invalid, NotFound, Overtaken
 from storage import autorules, listings, negotiations, offers, transactions
 from storage.listings import LockedListing
 from storage.money import Money
@@ -168,6 +169,8 @@ async def counter(ctx: Context, p: CounterOffer) -> OfferMade:
     """Answer an offer with another; without `quantity` it is about as many pieces."""
     is_ruled = await autorules.rules_offer(ctx.db, p.offer_id)
     table = await sit_down(ctx, p.offer_id, stock=is_ruled, terms=True)
+    if not is_ruled and await autorules.rules_offer(ctx.db, p.offer_id):  # set while its terms were waited for
+        raise Overtaken
     await judge(ctx, table.offer, table.side, table.maker, Move.COUNTER, p.version)
     listing, changes = await _standing(ctx, table), Changes(ctx)
     if table.negotiation.rounds_left == 0:
@@ -265,7 +268,7 @@ async def decline_all(ctx: Context, p: DeclineAll) -> DeclinedAll:
     """Decline all buyers' offers on a listing of one's own, or those under a price; at most 1,000 a call."""
     declined = 0
     while declined < DECLINED_MOST:
-        found, done = await _decline_some(ctx, p)
+        found, done = await ctx.retried(partial(_decline_some, ctx, p))
         declined += done
         if found < DECLINED_AT_ONCE:
             break
@@ -273,22 +276,22 @@ async def decline_all(ctx: Context, p: DeclineAll) -> DeclinedAll:
 
 
 async def _decline_some(ctx: Context, p: DeclineAll) -> tuple[int, int]:
-    """Decline a batch in a transaction of its own: how many were found, and how many of them were declined."""
-    async with ctx.transaction() as db:
-        listing = await listings.lock_listing(db, p.listing_id, share=True)
-        if listing is None:
-            raise NotFound
-        if listing.user_id != ctx.user.user_id:
-            raise Forbidden("The listing's owner alone declines its offers.")
-        if p.below is not None and p.below.currency != listing.price_currency:
-            raise Invalid({"below.currency": f"the listing is priced in {listing.price_currency}"})
-        changes, below, declined = Changes(ctx), p.below.amount if p.below else None, 0
-        found = await negotiations.lock_offered(db, p.listing_id, below, DECLINED_AT_ONCE)
-        pending = await offers.lock_pending(db, [each.negotiation_id for each in found])
-        for each in found:
-            offer = pending.get(each.negotiation_id)
-            if offer is not None and not offer.has_expired and each.side_of(offer.maker_id) == Side.BUYER:
-                await changes.apply(each, offer, Mover.OTHER, Move.DECLINE, moved_by=ctx.user.user_id)
-                declined += 1
-        await changes.tell()
+    """Decline a batch in the transaction that is open: how many were found, and how many of them were declined."""
+    db = ctx.db
+    listing = await listings.lock_listing(db, p.listing_id, share=True)
+    if listing is None:
+        raise NotFound
+    if listing.user_id != ctx.user.user_id:
+        raise Forbidden("The listing's owner alone declines its offers.")
+    if p.below is not None and p.below.currency != listing.price_currency:
+        raise Invalid({"below.currency": f"the listing is priced in {listing.price_currency}"})
+    changes, below, declined = Changes(ctx), p.below.amount if p.below else None, 0
+    found = await negotiations.lock_offered(db, p.listing_id, below, DECLINED_AT_ONCE)
+    pending = await offers.lock_pending(db, [each.negotiation_id for each in found])
+    for each in found:
+        offer = pending.get(each.negotiation_id)
+        if offer is not None and not offer.has_expired and each.side_of(offer.maker_id) == Side.BUYER:
+            await changes.apply(each, offer, Mover.OTHER, Move.DECLINE, moved_by=ctx.user.user_id)
+            declined += 1
+    await changes.tell()
     return len(found), declined

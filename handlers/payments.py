@@ -38,10 +38,10 @@ async def _take(event: PaymentEvent, at_work: Work) -> None:
         await _paid(changes, deal, event)
     elif event.told is Told.CANCELLED and _is(deal, TransactionStatus.PENDING):
         await settle(changes, deal, Party.PROVIDER, TransactionMove.FAIL)
-    elif event.told is Told.REFUNDED and _is(deal, TransactionStatus.COMPLETED):
-        await settle(changes, deal, Party.PROVIDER, TransactionMove.REFUND)
-    elif event.told is Told.REFUNDED and _is(deal, TransactionStatus.PENDING):  # its payment is told of later
-        await settle(changes, deal, Party.PROVIDER, TransactionMove.FAIL)
+    elif event.told is Told.REFUNDED:
+        await _given_back(changes, deal, event)
+    elif event.told is Told.NOT_REFUNDED:
+        await _bounced(changes, deal, event)
     await changes.tell()
 
 
@@ -63,6 +63,31 @@ async def _paid(changes: Changes, deal: Deal, event: PaymentEvent) -> None:
         await settle(changes, deal, Party.PROVIDER, TransactionMove.COMPLETE)
         return
     await payments.ask(db, row.transaction_id, Errand.REFUND)
+
+
+async def _given_back(changes: Changes, deal: Deal, event: PaymentEvent) -> None:
+    """Write that all was given back, unless that is an old story: it has come back to us since."""
+    if not await payments.note_refund(changes.work.db, deal.transaction.transaction_id, event.told_at):
+        return
+    if _is(deal, TransactionStatus.COMPLETED):
+        await settle(changes, deal, Party.PROVIDER, TransactionMove.REFUND)
+    elif _is(deal, TransactionStatus.PENDING):  # its payment is told of later
+        await settle(changes, deal, Party.PROVIDER, TransactionMove.FAIL)
+
+
+async def _bounced(changes: Changes, deal: Deal, event: PaymentEvent) -> None:
+    """Remember a refund that has failed, once; a deal that it had ended is completed as before, to be refunded anew.
+
+    Of one that was not paid in time the money stays with us: somebody has to give it back by other ways.
+    """
+    row = deal.transaction
+    failed = (row.provider, event.refund_id, row.transaction_id, event.why, event.told_at)
+    if not await payments.note_failed_refund(changes.work.db, *failed):
+        return
+    about = {"transaction_id": str(row.transaction_id), "status": row.status, "reason": event.why}
+    logger.error("refund_failed", refund_id=event.refund_id, **about)
+    if _is(deal, TransactionStatus.REFUNDED):
+        await settle(changes, deal, Party.PROVIDER, TransactionMove.BOUNCE)
 
 
 def _is(deal: Deal, status: TransactionStatus) -> bool:

@@ -6,6 +6,7 @@ import msgspec
 
 from handlers.bargaining import Changes
 from handlers.deals import reserve
+from handlers.listings import as_seen as listing_as_seen
 from handlers.offers import Pieces
 from handlers.seats import check_open
 from handlers.transactions import as_seen
@@ -45,10 +46,7 @@ async def as_bought(ctx: Context, transaction_id: UUID) -> Bought:
 async def buy(ctx: Context, p: BuyListing) -> Bought:
     """Buy what is for sale, at the price that one saw: the stock is reserved, and the deal waits to be paid."""
     listing = await _lock(ctx, p.listing_id)
-    found = await listings.list_listings(ctx.db, ctx.user.user_id, [p.listing_id])
-    if not found:
-        raise NotFound
-    check_open(listing, p.version, p.quantity, found[0])
+    check_open(listing, p.version, p.quantity, await listing_as_seen(ctx, p.listing_id))
     if listing.price_amount * p.quantity > MOST:
         raise Invalid({"quantity": f"more than {MOST} minor units in all"})
     changes = Changes(ctx)
@@ -70,7 +68,7 @@ async def _lock(ctx: Context, listing_id: UUID) -> LockedListing:
     if listing is None:
         raise NotFound
     if await blocks.between(ctx.db, owner, [me]):
-        raise Conflict("blocked", "One of you has blocked the other.")
+        raise Conflict("blocked", "One of you has blocked the other.", await listing_as_seen(ctx, listing_id))
     if listing.kind != ListingKind.FOR_SALE:
         raise Forbidden("This is wanted, not for sale.")
     return listing

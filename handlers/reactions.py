@@ -36,7 +36,7 @@ async def react(ctx: Context, p: React) -> Message:
     if not await messages.react(ctx.db, p.message_id, ctx.user.user_id, p.emoji, on=p.on):
         return message  # it is as asked already
     if p.on:
-        await refuse_blocked(ctx, room)
+        await refuse_blocked(ctx, room, message)
         if await messages.count_emoji(ctx.db, p.message_id) > EMOJI:
             raise TooLarge(f"A message has at most {EMOJI} different emoji.", EMOJI)
     return await tell_changed(ctx, room, p.message_id, message_reacted)

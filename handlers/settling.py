@@ -42,9 +42,9 @@ async def lock_deal(at_work: Work, transaction_id: UUID) -> Deal | None:
         return None
     await users.lock_users(db, [parties.seller_id])
     listing = await listings.lock_stock(db, parties.listing_id)
+    await transactions.lock_matches(db, parties.listing_id, parties.buyer_id)
     negotiation = offer = None
     if parties.negotiation_id is not None and parties.offer_id is not None:
-        await transactions.lock_match(db, parties.negotiation_id)
         negotiation = await negotiations.lock_negotiation(db, parties.negotiation_id)
         offer = await offers.lock_offer(db, parties.offer_id)
     return Deal(listing, negotiation, offer, await transactions.lock_transaction(db, transaction_id))
@@ -66,7 +66,9 @@ async def settle(
     status = what.standing(is_seconded=is_seconded)
     await transactions.move_transaction(db, row.transaction_id, status, move, moved_by)
     changes.dealt(row.transaction_id)
-    if status == TransactionStatus.COMPLETED:
+    if move == TransactionMove.BOUNCE:  # what it stands on has stayed as the payment made it
+        await _count(changes, deal, 1)
+    elif status == TransactionStatus.COMPLETED:
         await _complete(changes, deal)
     elif status == TransactionStatus.REFUNDED:
         await _count(changes, deal, -1)
@@ -82,7 +84,7 @@ async def _complete(changes: Changes, deal: Deal) -> None:
     await restock(changes, listing, reserved=listing.reserved - quantity, sold=listing.sold + quantity)
     if deal.negotiation is not None and deal.offer is not None:
         await changes.apply(deal.negotiation, deal.offer, Mover.EITHER, Move.COMPLETE)
-        await deal_made(changes, deal.negotiation.negotiation_id)
+    await deal_made(changes, listing.listing_id, deal.transaction.buyer_id)
     await _count(changes, deal, 1)
 
 

@@ -7,11 +7,14 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from handlers.bargaining import Changes
 from handlers.closing import check_lasting, end_listing
-from handlers.listings import Description, Held, Images, Quantity, Title, Url, as_seen, hold_own, rooms_of, tell_listing
+from handlers.endings import end_about
+from handlers.listings import Description, Held, Images, Quantity, Title, Url, as_seen, hold_own, listing_changed
 from handlers.matching import match_listing
 from handlers.permissions import owner_of_the_listing
 from rules.listings import Category, Condition, Feed, ListingStatus, status_of
+from rules.offers import Move
 from server.commands.context import Context
 from server.commands.registry import Limit, Payload, command
 from server.errors import Conflict, Invalid
@@ -79,15 +82,18 @@ def _check(seen: Listing, wanted: Listing) -> None:
 
 
 async def _restock(ctx: Context, held: Held, quantity: int) -> None:
-    """Let the status follow the quantity, and tell; the rooms are locked here."""
+    """Let the status follow the quantity, and with it what is negotiated, and tell; the rooms are locked here."""
     listing = held.locked
     # Whether its time is over is for the clock's own look to write: it tells, and ends what hangs on it.
     status = status_of(listing.status, quantity, listing.reserved, listing.sold, has_expired=False)
     if status is ListingStatus.SOLD:
         await end_listing(ctx, listing, status)
         return
+    changes, taken = Changes(ctx), listing.reserved + listing.sold
     if status != listing.status:
         stock = {"reserved": listing.reserved, "sold": listing.sold}
         await listings.set_stock(ctx.db, listing.listing_id, **stock, status=status)
-    await ctx.lock(*rooms_of(listing.listing_id, listing.thread_id))
-    await tell_listing(ctx, listing, ctx.user.user_id)
+    if quantity == taken and quantity != listing.quantity:  # nothing is left for others, as when a deal takes the last
+        await end_about(changes, listing.listing_id, Move.SELL_OUT)
+    changes.sold(listing, listing_changed)
+    await changes.tell()

@@ -33,6 +33,9 @@ LIST_PAGE = 100
 party_to_the_deal = Permission("party_to_the_deal")
 """Its buyer and its seller, each for what is theirs to do; judged by the handler behind its lock."""
 
+party_or_administrator = Permission("party_or_administrator")
+"""The deal's buyer and seller, and administrators, who may have to give it back; judged by the handler."""
+
 buyer_of_the_deal = Permission("buyer_of_the_deal")
 """The deal's buyer, judged by the handler behind its lock."""
 
@@ -53,10 +56,19 @@ async def as_seen(ctx: Context, transaction_id: UUID) -> Transaction:
     raise NotFound
 
 
-@command("transaction:get", allow=party_to_the_deal, limit=Limit.READS, reads=True)
+async def as_shown(ctx: Context, transaction_id: UUID) -> Transaction:
+    """A deal as one of its two sees it now, or an administrator, who sees no secret. Raises `NotFound`."""
+    me = ctx.user.user_id
+    for row in await transactions.list_transactions(ctx.db, [transaction_id]):
+        if me in (row.buyer_id, row.seller_id) or await users.has_role(ctx.db, me, Role.ADMIN):
+            return row.seen_by(me)
+    raise NotFound
+
+
+@command("transaction:get", allow=party_or_administrator, limit=Limit.READS, reads=True)
 async def get(ctx: Context, p: GetTransaction) -> Transaction:
-    """Look at a deal; its buyer sees the secret to pay it with."""
-    return await as_seen(ctx, p.transaction_id)
+    """Look at a deal, as one of its two or an administrator; its buyer alone sees the secret to pay it with."""
+    return await as_shown(ctx, p.transaction_id)
 
 
 class ListTransactions(Payload, frozen=True):
@@ -162,8 +174,8 @@ async def refund(ctx: Context, p: MoveTransaction) -> Transaction:
         return paid
     if paid.intent_id is None:
         raise Unavailable("The payment is not known.")
-    await _provider(ctx).refund(paid.intent_id)
-    return await ctx.retried(partial(_give_back, ctx, p))
+    refund_id = await _provider(ctx).refund(paid.intent_id)
+    return await ctx.retried(partial(_give_back, ctx, p, refund_id))
 
 
 async def _look_back(ctx: Context, p: MoveTransaction) -> LockedTransaction | Transaction:
@@ -175,8 +187,10 @@ async def _look_back(ctx: Context, p: MoveTransaction) -> LockedTransaction | Tr
     return deal.transaction
 
 
-async def _give_back(ctx: Context, p: MoveTransaction) -> Transaction:
+async def _give_back(ctx: Context, p: MoveTransaction, refund_id: str | None) -> Transaction:
     deal, party = await _sit_down(ctx, p, TransactionMove.REFUND)
+    if refund_id is not None and await payments.has_failed(ctx.db, deal.transaction.provider, refund_id):
+        raise Unavailable("The payment provider could not give it back: try again, or settle it otherwise.")
     return await _move(ctx, p, deal, party, TransactionMove.REFUND)
 
 
@@ -225,7 +239,7 @@ def _is_repeat(ctx: Context, deal: Deal, move: TransactionMove, version: int) ->
     if move == TransactionMove.CONFIRM:
         return row.confirmed_version(Side.BUYER if me == row.buyer_id else Side.SELLER) == version
     is_back = move == TransactionMove.REFUND and row.status == TransactionStatus.REFUNDED
-    by_provider = is_back and row.move != TransactionMove.REFUND and row.version == version + 1
+    by_provider = is_back and row.moved_version != version and row.version == version + 1
     return (row.moved_by, row.move, row.moved_version) == (me, move, version) or by_provider
 
 

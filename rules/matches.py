@@ -61,7 +61,7 @@ class MatchReason(StrEnum):
 
 
 class MatchQuality(StrEnum):
-    """80 points and more, 60 and more, 40 and more."""
+    """80 points and more, 60 and more, 40 and more; with fewer it is no match, and has none."""
 
     EXCELLENT = "excellent"
     GOOD = "good"
@@ -139,11 +139,13 @@ def is_shown(
     return status is not MatchStatus.DISMISSED or asked is not None
 
 
-def quality(points: int) -> MatchQuality:
-    """How good a match of so many points is."""
+def quality(points: int) -> MatchQuality | None:
+    """How good a match of so many points is; None where they are too few for one."""
     if points >= 80:
         return MatchQuality.EXCELLENT
-    return MatchQuality.GOOD if points >= 60 else MatchQuality.POSSIBLE
+    if points >= 60:
+        return MatchQuality.GOOD
+    return MatchQuality.POSSIBLE if points >= LEAST else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,10 @@ class Party(StrEnum):
 
 
 class TransactionMove(StrEnum):
-    """What may happen to a deal: `pay` begins a payment, `complete` and `fail` are the provider's word on it."""
+    """What may happen to a deal: `pay` begins a payment, `complete` and `fail` are the provider's word on it.
+
+    `bounce` is its word that what it was to give back has not arrived.
+    """
 
     PAY = "pay"
     CONFIRM = "confirm"
@@ -39,6 +42,7 @@ class TransactionMove(StrEnum):
     CANCEL = "cancel"
     LAPSE = "lapse"
     REFUND = "refund"
+    BOUNCE = "bounce"
 
 
 class Errand(StrEnum):
@@ -60,6 +64,7 @@ class Outcome(NamedTuple):
 
 
 _P, _C = TransactionStatus.PENDING, TransactionStatus.COMPLETED
+_R = TransactionStatus.REFUNDED
 _CANCELLED, _REFUNDED = Outcome(TransactionStatus.CANCELLED), Outcome(TransactionStatus.REFUNDED)
 
 TABLE: dict[tuple[TransactionStatus, Party, TransactionMove], Outcome] = {
@@ -74,6 +79,7 @@ TABLE: dict[tuple[TransactionStatus, Party, TransactionMove], Outcome] = {
     (_C, Party.SELLER, TransactionMove.REFUND): _REFUNDED,
     (_C, Party.ADMIN, TransactionMove.REFUND): _REFUNDED,
     (_C, Party.PROVIDER, TransactionMove.REFUND): _REFUNDED,
+    (_R, Party.PROVIDER, TransactionMove.BOUNCE): Outcome(_C),
 }
 """Everything that may happen to a deal; what is not here does not happen."""
 

@@ -108,3 +108,10 @@ class Internal(ParleyError):
 
     def __init__(self, error_id: str) -> None:
         super().__init__("Something went wrong on our side.", error_id=error_id)
+
+
+class Overtaken(Exception):
+    """What was judged before a lock stands otherwise behind it: the transaction is run again, and judges anew.
+
+    No answer: where it is overtaken again and again, that is `Unavailable`.
+    """

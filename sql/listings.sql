@@ -1,6 +1,8 @@
 -- Listings: their terms, their stock, their end, and who sees them.
 -- Locks: lock_listing takes the listing's row `for no key update`, as does lock_expired, which passes by what is held;
 -- share_listing `for share`, keep_visible `for key share`; behind its thread's, before its negotiations, offers and any room.
+-- Before the row they take an advisory lock of the same strength. Who shares a row's lock passes by whoever waits to have it
+-- alone, so that on a listing that many bid for an accept waited for a gap; advisory locks are given in the order asked for.
 
 -- name: find_end(asked, days, most_days, ends_at)$
 -- When a listing's time is over, to the millisecond: as asked, or after so many days; never before it was to end already. Null
@@ -27,31 +29,45 @@ update listings l
    set title = t.title, description = t.description, price_amount = t.price_amount, price_currency = t.price_currency,
        category = t.category, condition = t.condition, quantity = t.quantity, images = t.images, version = :version,
        feed = :feed, video = :video, thumbnail = :thumbnail, lat = :lat, lng = :lng,
-       matched_version = 0    -- where it is counts for matches, and is no term
+       edition = l.edition + ((l.title, l.description, l.price_amount, l.category, l.condition, l.lat, l.lng)
+           is distinct from (t.title, t.description, t.price_amount, t.category, t.condition, :lat, :lng))::int
   from jsonb_populate_record(null::listings, :terms::jsonb) t
  where l.listing_id = :listing_id;
 
 -- name: lock_listing(listing_id)^
 -- record_class: LockedListing
+with gate as materialized (select pg_advisory_xact_lock(hashtextextended(:listing_id::uuid::text, 0)) as turn)
 select listing_id, user_id, thread_id, kind, price_amount, price_currency, quantity, reserved, sold, feed, status, version,
        expires_at <= clock_timestamp() as has_expired
-  from listings where listing_id = :listing_id and deleted_at is null
-   for no key update;
+  from listings l cross join gate
+ where l.listing_id = :listing_id and deleted_at is null
+   for no key update of l;
 
 -- name: share_listing(listing_id)^
 -- record_class: LockedListing
+with gate as materialized (select pg_advisory_xact_lock_shared(hashtextextended(:listing_id::uuid::text, 0)) as turn)
 select listing_id, user_id, thread_id, kind, price_amount, price_currency, quantity, reserved, sold, feed, status, version,
        expires_at <= clock_timestamp() as has_expired
-  from listings where listing_id = :listing_id and deleted_at is null
-   for share;
+  from listings l cross join gate
+ where l.listing_id = :listing_id and deleted_at is null
+   for share of l;
 
 -- name: lock_stock(listing_id)^
 -- record_class: LockedListing
 -- For deals, which outlive it: one that was deleted too.
+with gate as materialized (select pg_advisory_xact_lock(hashtextextended(:listing_id::uuid::text, 0)) as turn)
 select listing_id, user_id, thread_id, kind, price_amount, price_currency, quantity, reserved, sold, feed, status, version,
        expires_at <= clock_timestamp() as has_expired
-  from listings where listing_id = :listing_id
-   for no key update;
+  from listings l cross join gate
+ where l.listing_id = :listing_id
+   for no key update of l;
+
+-- name: read_held(listing_id)^
+-- record_class: LockedListing
+-- One whose row the caller holds: who waits for its turn behind that would wait for who waits for the row.
+select listing_id, user_id, thread_id, kind, price_amount, price_currency, quantity, reserved, sold, feed, status, version,
+       expires_at <= clock_timestamp() as has_expired
+  from listings where listing_id = :listing_id and deleted_at is null;
 
 -- name: lock_expired(listing_id)^
 -- record_class: LockedListing
@@ -109,11 +125,11 @@ select l.listing_id, l.user_id, l.thread_id, l.kind, l.title, l.description, l.p
 -- One that is to be had again looks for its counterparts anew.
 update listings
    set reserved = :reserved, sold = :sold, status = :status,
-       matched_version = case when status <> 'active' and :status = 'active' then 0 else matched_version end
+       edition = edition + (status <> 'active' and :status = 'active')::int
  where listing_id = :listing_id;
 
 -- name: set_end(listing_id, expires_at, status)!
 update listings
    set expires_at = :expires_at, status = :status,
-       matched_version = case when status <> 'active' and :status = 'active' then 0 else matched_version end
+       edition = edition + (status <> 'active' and :status = 'active')::int
  where listing_id = :listing_id;

@@ -1,6 +1,6 @@
 -- Matches: as each owner sees them, what they make of them, and what becomes of it.
--- Locks: lock_match takes the match's row `for no key update`, behind its listings, before any negotiation and any room; what
--- writes a mutual match holds the match, or its negotiation.
+-- Locks: lock_match, lock_matches and lock_mutual take the matches' rows `for no key update`, in order of id, behind their
+-- listings, before any negotiation and any room; what writes a mutual match holds the match, or its negotiation.
 
 -- name: find_parties(match_id, user_id)^
 -- record_class: Parties
@@ -19,9 +19,8 @@ select match_id from listing_matches where match_id = :match_id for no key updat
 -- record_class: SeenRow
 -- Each match as its viewer sees it, who owns one of its listings and is in the other's thread, where it has one, unless both
 -- want it. `acts` are the viewer's own, the last comes last.
-select a.viewer_id, m.match_id, m.source_listing_id, m.matched_listing_id, t.listing_id as other_listing_id,
-       t.user_id as other_user_id, m.score, m.quality, m.reasons, m.status as for_both,
-       done.acts,
+select a.viewer_id, m.match_id, m.source_listing_id, m.matched_listing_id, t.user_id as other_user_id,
+       m.score, m.quality, m.reasons, m.status as for_both, done.acts,
        s.status in ('active', 'reserved') and s.expires_at > clock_timestamp()
            and o.status in ('active', 'reserved') and o.expires_at > clock_timestamp() as is_open,
        exists (select from user_blocks b where b.blocker_id = s.user_id and b.blocked_id = o.user_id)
@@ -32,9 +31,9 @@ select a.viewer_id, m.match_id, m.source_listing_id, m.matched_listing_id, t.lis
   join listings s on s.listing_id = m.source_listing_id and s.deleted_at is null
   join listings o on o.listing_id = m.matched_listing_id and o.deleted_at is null
   cross join lateral (
-       select other.listing_id, other.user_id, other.thread_id
-         from (values (s.user_id, o.listing_id, o.user_id, o.thread_id), (o.user_id, s.listing_id, s.user_id, s.thread_id))
-              as other (viewer_id, listing_id, user_id, thread_id)
+       select other.user_id, other.thread_id
+         from (values (s.user_id, o.user_id, o.thread_id), (o.user_id, s.user_id, s.thread_id))
+              as other (viewer_id, user_id, thread_id)
         where other.viewer_id = a.viewer_id) t
   cross join lateral (
        select coalesce(array_agg(i.action order by i.at, i.action), '{}') as acts
@@ -45,26 +44,44 @@ select a.viewer_id, m.match_id, m.source_listing_id, m.matched_listing_id, t.lis
        select from threads d where d.thread_id in (s.thread_id, o.thread_id) and d.deleted_at is not null)
  order by a.ord;
 
--- name: page_matches(viewer_id, listing_id, before, most)
--- The viewer's, or those of one listing, the newest first.
-with mine as materialized (
-    select listing_id from listings where user_id = :viewer_id and deleted_at is null
-)
-select match_id from (
-    select m.match_id from mine
-     cross join lateral (
-           select match_id from listing_matches
-            where source_listing_id = mine.listing_id and (:before::uuid is null or match_id < :before::uuid)
-              and (:listing_id::uuid is null or :listing_id::uuid in (source_listing_id, matched_listing_id))
-            order by match_id desc limit :most) m
-    union all
-    select m.match_id from mine
-     cross join lateral (
-           select match_id from listing_matches
-            where matched_listing_id = mine.listing_id and (:before::uuid is null or match_id < :before::uuid)
-              and (:listing_id::uuid is null or :listing_id::uuid in (source_listing_id, matched_listing_id))
-            order by match_id desc limit :most) m) both_sides
- order by match_id desc limit :most;
+-- name: page_matches(viewer_id, before, most)
+-- Of the viewer's listings, the newest first.
+select match_id from matches_of(:viewer_id, :before, :most);
+
+-- name: page_matches_about(viewer_id, listing_id, before, most)
+-- Of one listing: all of its, where it is the viewer's, and else those with theirs.
+select match_id from matches_about(:viewer_id, :listing_id, :before, :most);
+
+-- name: lock_matches(listing_ids, most)
+-- Some of those that are nothing to both yet; the caller holds the listings.
+select m.match_id
+  from listing_matches m
+ where m.match_id = any (array(
+        select s.match_id
+          from unnest(:listing_ids::uuid[]) as l (listing_id)
+         cross join lateral (
+               (select match_id from listing_matches
+                 where source_listing_id = l.listing_id and status = 'new' order by match_id limit :most)
+               union all
+               (select match_id from listing_matches
+                 where matched_listing_id = l.listing_id and status = 'new' order by match_id limit :most)) s
+         limit :most))
+   and m.status = 'new'
+ order by m.match_id for no key update;
+
+-- name: delete_matches(match_ids)!
+delete from listing_matches where match_id = any (:match_ids::uuid[]);
+
+-- name: lock_mutual(listing_ids, after, most)
+-- Those that both want or wanted, in order of id, from behind one on; the caller holds the listings.
+select m.match_id
+  from listing_matches m
+ where m.match_id = any (array(
+        select u.match_id from mutual_matches u where u.buyer_listing_id = any (:listing_ids::uuid[])
+         union all
+        select u.match_id from mutual_matches u where u.seller_listing_id = any (:listing_ids::uuid[])))
+   and m.match_id > :after::uuid
+ order by m.match_id limit :most for no key update;
 
 -- name: write_act(match_id, user_id, action, metadata)!
 insert into match_interactions (match_id, user_id, action, metadata)
@@ -100,19 +117,20 @@ select mutual_match_id, buyer_listing_id, seller_listing_id, buyer_user_id, sell
        is_mutual, status, at
   from (
     (select * from mutual_matches
-      where buyer_user_id = :user_id and (:before::uuid is null or mutual_match_id < :before::uuid)
+      where buyer_user_id = :user_id and mutual_match_id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
       order by mutual_match_id desc limit :most)
     union all
     (select * from mutual_matches
-      where seller_user_id = :user_id and (:before::uuid is null or mutual_match_id < :before::uuid)
+      where seller_user_id = :user_id and mutual_match_id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
       order by mutual_match_id desc limit :most)) both_sides
  order by mutual_match_id desc limit :most;
 
--- name: note_deal(negotiation_id)
+-- name: note_deal(listing_id, buyer_id)
 -- record_class: Dealt
--- What the two of a negotiation matched by, if they did; the caller holds the negotiation.
+-- What the buyer of a listing and its owner matched by, if they did, in whichever way they have dealt; the caller holds both.
 with dealt as (
-    update mutual_matches set status = 'deal_made' where negotiation_id = :negotiation_id and status <> 'deal_made'
+    update mutual_matches set status = 'deal_made'
+     where seller_listing_id = :listing_id and buyer_user_id = :buyer_id and status <> 'deal_made'
     returning match_id, buyer_user_id, seller_user_id
 )
 update listing_matches m

@@ -3,21 +3,24 @@
 -- matches' rows behind them, in the order of the pairs; all before any room.
 
 -- name: list_unmatched(after, most)
--- Whose counterparts have not been looked for since their terms changed; in order of id, from behind one on.
-select listing_id from listings
- where matched_version <> version and status = 'active' and deleted_at is null and expires_at > clock_timestamp()
-   and listing_id > :after::uuid
- order by listing_id limit :most;
+-- Whose counterparts have not been looked for as they are now; in order of id, from behind one on. Those of who is suspended
+-- wait until they are back.
+select l.listing_id
+  from listings l
+  join users u on u.user_id = l.user_id and u.status = 'active'
+ where l.matched_edition <> l.edition and l.status = 'active' and l.deleted_at is null and l.expires_at > clock_timestamp()
+   and l.listing_id > :after::uuid
+ order by l.listing_id limit :most;
 
 -- name: find_unmatched(listing_id)^
 -- record_class: SubjectRow
 -- One of these, unless its owner is not active.
 select l.listing_id, l.user_id, l.thread_id, l.kind, searchable(lower(l.title)) as title,
        leading_words(ts_filter(l.words, '{a}')) as title_words, leading_words(l.words) as words, l.price_amount, l.price_currency,
-       l.category, l.condition, l.lat, l.lng, l.version, false as is_matched
+       l.category, l.condition, l.lat, l.lng, l.edition, false as is_matched
   from listings l
   join users u on u.user_id = l.user_id and u.status = 'active'
- where l.listing_id = :listing_id and l.matched_version <> l.version and l.status = 'active' and l.deleted_at is null
+ where l.listing_id = :listing_id and l.matched_edition <> l.edition and l.status = 'active' and l.deleted_at is null
    and l.expires_at > clock_timestamp();
 
 -- name: list_counterparts(listing_id, sought, most)
@@ -40,7 +43,7 @@ with matched as (
 )
 select l.listing_id, l.user_id, l.thread_id, l.kind, searchable(lower(l.title)) as title,
        leading_words(ts_filter(l.words, '{a}')) as title_words, leading_words(l.words) as words, l.price_amount, l.price_currency,
-       l.category, l.condition, l.lat, l.lng, l.version, f.is_matched
+       l.category, l.condition, l.lat, l.lng, l.edition, f.is_matched
   from found f
   join listings l using (listing_id)
  where l.deleted_at is null and l.status in ('active', 'reserved');
@@ -51,17 +54,20 @@ select from threads where thread_id = any (:thread_ids::uuid[]) order by thread_
 
 -- name: share_listings(listing_ids)
 -- record_class: Standing
-select listing_id, version, status = 'active' and expires_at > clock_timestamp() as is_open from listings
+select listing_id, edition, status = 'active' and expires_at > clock_timestamp() as is_open from listings
  where listing_id = any (:listing_ids::uuid[]) and deleted_at is null
  order by listing_id for share;
 
 -- name: write_matches(source_id, matched_ids, scores, reasons, least)
 -- record_class: Written
 -- A pair with points enough is a match; one that is a match already stays one. Those that are new or stand otherwise.
-insert into listing_matches as m (match_id, source_listing_id, matched_listing_id, score, reasons, at)
-select uuidv7() as match_id, :source_id::uuid as source_listing_id, p.matched_id as matched_listing_id, p.score, p.reasons::jsonb,
-       date_trunc('milliseconds', clock_timestamp()) as at
+insert into listing_matches as m (
+    match_id, source_listing_id, matched_listing_id, source_user_id, matched_user_id, score, reasons, at)
+select uuidv7() as match_id, s.listing_id as source_listing_id, l.listing_id as matched_listing_id, s.user_id as source_user_id,
+       l.user_id as matched_user_id, p.score, p.reasons::jsonb, date_trunc('milliseconds', clock_timestamp()) as at
   from unnest(:matched_ids::uuid[], :scores::int[], :reasons::text[]) as p (matched_id, score, reasons)
+  join listings s on s.listing_id = :source_id
+  join listings l on l.listing_id = p.matched_id
  where p.score >= :least::int
     or exists (
        select from listing_matches o
@@ -73,6 +79,7 @@ on conflict (least(source_listing_id, matched_listing_id), greatest(source_listi
  where (m.score, m.reasons) is distinct from (excluded.score, excluded.reasons)
 returning m.match_id, m.version = 1 as is_new;
 
--- name: note_matched(listing_id, version)!
-update listings set matched_version = version
- where listing_id = :listing_id and version = :version and matched_version <> version;
+-- name: note_matched(listing_id, edition)!
+-- What has changed meanwhile stays to be looked for.
+update listings set matched_edition = edition
+ where listing_id = :listing_id and edition = :edition and matched_edition <> edition;

@@ -55,14 +55,23 @@ select offer_id, negotiation_id, listing_id, listing_version, maker_id, buyer_id
        close_reason, by, parent_offer_id, changes, round, version, expires_at, at
   from offer_objects where negotiation_id = :negotiation_id order by round;
 
--- name: warn(stage, within_s, most)
+-- name: list_unwarned(stage, within_s, after, most)
+-- The negotiations in which what is on the table ends within so many seconds, and of which that has not been said.
+with due as materialized (    -- by its end, and never by walking all negotiations in their order
+    select negotiation_id from offers
+     where status = 'pending' and warned < :stage
+       and expires_at > now() and expires_at <= now() + make_interval(secs => :within_s::int)
+)
+select negotiation_id from due where negotiation_id > :after order by negotiation_id limit :most;
+
+-- name: warn(stage, within_s, negotiation_ids)
 -- record_class: Expiring
--- A warning stands for those before it that were missed.
+-- A warning stands for those before it that were missed. Of what has ended nobody is warned.
 with due as (
     select o.offer_id from offers o
-     where o.status = 'pending' and o.warned < :stage
+     where o.negotiation_id = any (:negotiation_ids::uuid[]) and o.status = 'pending' and o.warned < :stage
        and o.expires_at > now() and o.expires_at <= now() + make_interval(secs => :within_s::int)
-     order by o.expires_at limit :most
+       and (select ending_of(n) from negotiations n where n.negotiation_id = o.negotiation_id) is null
        for update skip locked
 )
 update offers o
@@ -76,7 +85,8 @@ select exists (select from wishlists where listing_id = :listing_id and user_id 
     or exists (
        select from listing_matches m
          join listings l on l.listing_id in (m.source_listing_id, m.matched_listing_id)
-        where (m.source_listing_id = :listing_id or m.matched_listing_id = :listing_id) and l.user_id = :buyer_id)
+        where (m.source_listing_id = :listing_id or m.matched_listing_id = :listing_id) and l.user_id = :buyer_id
+          and (m.quality is not null or m.status <> 'new'))
     or exists (
        select from negotiations where listing_id = :listing_id and buyer_id = :buyer_id)
     or exists (

@@ -1,5 +1,6 @@
 -- Deals: begun, paid, ended.
--- Locks: a transaction's row is taken behind its listing, negotiation and offer, before any room.
+-- Locks: lock_matches takes matches' rows `for no key update`, in order of id, behind their listing and before any negotiation; a
+-- transaction's row is taken behind its listing, negotiation and offer, before any room.
 
 -- name: create_transaction(deal, pay_within_s)!
 -- The seller is the listing's owner; the version that of what was offered about, else the listing's.
@@ -91,8 +92,9 @@ select transaction_id from (
 -- name: get_paper(transaction_id)^
 -- record_class: Paper
 -- What a receipt says beside the deal itself.
-select quantity, listing_version, buyer_confirmed_at, seller_confirmed_at, ended_at
-  from transactions where transaction_id = :transaction_id;
+select t.quantity, t.listing_version, t.buyer_confirmed_at, t.seller_confirmed_at, t.ended_at,
+       (select max(f.at) from failed_refunds f where f.transaction_id = t.transaction_id) as refund_failed_at
+  from transactions t where t.transaction_id = :transaction_id;
 
 -- name: list_lapsed(most)
 select transaction_id from transactions
@@ -105,10 +107,10 @@ select transaction_id from transactions
 union all
 (select transaction_id from transactions where seller_id = :user_id and status = 'pending' order by transaction_id limit :most);
 
--- name: lock_match(negotiation_id)!
--- The match that a negotiation came of, locked behind its listing and before the negotiation.
+-- name: lock_matches(listing_id, buyer_id)!
+-- By which the buyer and the listing's owner have found each other, if they have: behind the listing, before any negotiation.
 select
   from mutual_matches mm
   join listing_matches m using (match_id)
- where mm.negotiation_id = :negotiation_id
-   for no key update of m;
+ where mm.seller_listing_id = :listing_id and mm.buyer_user_id = :buyer_id
+ order by m.match_id for no key update of m;

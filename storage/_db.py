@@ -15,7 +15,7 @@ import msgspec
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from asyncpg.pool import PoolConnectionProxy
 
-from server.errors import Conflict, NotFound, ParleyError, Unavailable
+from server.errors import Conflict, NotFound, Overtaken, ParleyError, Unavailable
 
 Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 
@@ -30,7 +30,7 @@ What compares times is PostgreSQL, never Python.
 SQL = Path(__file__).resolve().parent.parent / "sql"
 
 STATEMENT_TIMEOUT_MS = 1_000
-LOCK_TIMEOUT_MS = 400  # below the statement's, so that a wait for a lock dies as one, and is retried
+LOCK_TIMEOUT_MS = 700  # below the statement's: who gives up a lock is retried, behind those that have come meanwhile
 TRANSACTION_TIMEOUT_S = 30.0
 ACQUIRE_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
@@ -44,6 +44,7 @@ _RETRYABLE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.LockNotAvailableError,
+    Overtaken,
 )
 # Two instances may insert one (sender, client_id) at the same moment; the next try finds the other's row and answers
 # from it.
@@ -262,8 +263,7 @@ class Database:
         return await self._run(work, wrapped=False)
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `work` in a transaction; on a deadlock, serialization failure or lock time-out run it again, whole.
-
+        """Run `work` in a transaction; on a deadlock, a lock time-out or where it was overtaken run it again, whole.
         At most 3 further tries, after 10 to 50 ms doubling with jitter, never over a second in all; then `Unavailable`.
         """
         return await self._run(work, wrapped=True)

@@ -1,7 +1,7 @@
 """Listings as they are stored, and as their viewer sees them."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import msgspec
@@ -78,6 +78,11 @@ class SharedListing(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     expires_at: Time
     at: Time
+
+    def without_words(self) -> Self:
+        """As the log keeps it once it is gone: what people agreed about, without what its owner wrote and showed."""
+        gone: dict[str, Any] = {"title": "deleted", "description": "", "images": [], "location": None}
+        return msgspec.structs.replace(self, **gone, video=None, thumbnail=None)
 
 
 class Listing(SharedListing, frozen=True, kw_only=True):
@@ -173,6 +178,12 @@ async def lock_listing(db: Connection, listing_id: UUID, *, share: bool = False)
     """
     lock = sql.share_listing if share else sql.lock_listing
     found: LockedListing | None = await lock(db, listing_id=listing_id)
+    return found
+
+
+async def read_held(db: Connection, listing_id: UUID) -> LockedListing | None:
+    """A listing whose row the caller holds already; None where it has been deleted."""
+    found: LockedListing | None = await sql.read_held(db, listing_id=listing_id)
     return found
 
 

@@ -22,14 +22,14 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     """Something wanted and something for sale that may belong together, as one of the two owners sees it.
 
     `source_listing` is the one that was new, or had changed, when it was found. `score` is the sum of the reasons'
-    points; under 40 it is a match no more, and comes back if it rises. `status` is the viewer's own.
+    points; under 40 it is a match no more, without `quality`, and comes back if it rises. `status` is the viewer's own.
     """
 
     match_id: UUID
     source_listing: SharedListing
     matched_listing: SharedListing
     score: int
-    quality: MatchQuality
+    quality: MatchQuality | None
     reasons: list[Reason]
     status: MatchStatus
     at: Time
@@ -67,10 +67,9 @@ class SeenRow(msgspec.Struct, frozen=True, kw_only=True):
     match_id: UUID
     source_listing_id: UUID
     matched_listing_id: UUID
-    other_listing_id: UUID
     other_user_id: UUID
     score: int
-    quality: MatchQuality
+    quality: MatchQuality | None
     reasons: msgspec.Raw
     for_both: MatchStatus
     acts: list[MatchAction]
@@ -121,29 +120,57 @@ async def list_seen(db: Connection, asked: Iterable[tuple[UUID, UUID]]) -> list[
 
 async def show(db: Connection, rows: Sequence[SeenRow]) -> list[Match]:
     """The matches with their listings, but for those whose listing has just gone."""
+    return [match for _, match in await show_each(db, rows)]
+
+
+async def show_each(db: Connection, rows: Sequence[SeenRow]) -> list[tuple[SeenRow, Match]]:
+    """The same, each along with whose it is."""
     ids = dict.fromkeys(id_ for row in rows for id_ in (row.source_listing_id, row.matched_listing_id))
     found = {each.listing_id: each.shared() for each in await listings.list_listings(db, UUID(int=0), list(ids))}
     return [
-        Match(
-            match_id=row.match_id,
-            source_listing=found[row.source_listing_id],
-            matched_listing=found[row.matched_listing_id],
-            score=row.score,
-            quality=row.quality,
-            reasons=_decode_reasons(row.reasons),
-            status=row.status,
-            at=row.at,
-        )
+        (row, _match(row, found[row.source_listing_id], found[row.matched_listing_id]))
         for row in rows
         if row.source_listing_id in found and row.matched_listing_id in found
     ]
+
+
+def _match(row: SeenRow, source: SharedListing, matched: SharedListing) -> Match:
+    return Match(
+        match_id=row.match_id,
+        source_listing=source,
+        matched_listing=matched,
+        score=row.score,
+        quality=row.quality,
+        reasons=_decode_reasons(row.reasons),
+        status=row.status,
+        at=row.at,
+    )
 
 
 async def page_matches(
     db: Connection, viewer_id: UUID, listing_id: UUID | None, before: UUID | None, most: int
 ) -> list[UUID]:
     """A page of the matches of a person's listings, or of one listing with theirs, the newest first."""
-    rows = sql.page_matches(db, viewer_id=viewer_id, listing_id=listing_id, before=before, most=most)
+    if listing_id is None:
+        rows = sql.page_matches(db, viewer_id=viewer_id, before=before, most=most)
+    else:
+        rows = sql.page_matches_about(db, viewer_id=viewer_id, listing_id=listing_id, before=before, most=most)
+    return [row["match_id"] async for row in rows]
+
+
+async def lock_matches(db: Connection, listing_ids: Sequence[UUID], most: int) -> list[UUID]:
+    """Lock some of the matches of listings, which the caller holds, that are nothing to both yet."""
+    return [row["match_id"] async for row in sql.lock_matches(db, listing_ids=listing_ids, most=most)]
+
+
+async def delete_matches(db: Connection, match_ids: Sequence[UUID]) -> None:
+    """Delete matches, which the caller holds, and what their owners made of them."""
+    await sql.delete_matches(db, match_ids=match_ids)
+
+
+async def lock_mutual(db: Connection, listing_ids: Sequence[UUID], after: UUID, most: int) -> list[UUID]:
+    """Lock the matches of listings, which the caller holds, that both wanted; in order, from behind one on."""
+    rows = sql.lock_mutual(db, listing_ids=listing_ids, after=after, most=most)
     return [row["match_id"] async for row in rows]
 
 
@@ -185,9 +212,9 @@ async def page_mutual(db: Connection, user_id: UUID, before: UUID | None, most: 
     return [row async for row in sql.page_mutual(db, user_id=user_id, before=before, most=most)]
 
 
-async def note_deal(db: Connection, negotiation_id: UUID) -> list[Dealt]:
-    """Let a negotiation's mutual matches be deals; the caller holds it. Those that were none yet."""
-    return [row async for row in sql.note_deal(db, negotiation_id=negotiation_id)]
+async def note_deal(db: Connection, listing_id: UUID, buyer_id: UUID) -> list[Dealt]:
+    """Let the mutual matches of a buyer and a listing be deals; the caller holds them. Those that were none yet."""
+    return [row async for row in sql.note_deal(db, listing_id=listing_id, buyer_id=buyer_id)]
 
 
 async def close_mutual(db: Connection, negotiation_ids: Sequence[UUID]) -> list[MutualMatch]:

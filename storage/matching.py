@@ -10,7 +10,7 @@ from rules.matches import LEAST, SOUGHT, Points, Subject, meaningful, total, tri
 from storage._db import Connection, load
 from storage.matches import Reason
 
-REMATCHED = 500  # of a listing's matches, the latest, that are looked at again when its terms change
+REMATCHED = 500  # of a listing's matches, the latest, that are looked at again when it changes
 
 
 class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
     condition: Condition | None
     lat: float | None
     lng: float | None
-    version: int
+    edition: int
     is_matched: bool
 
     @property
@@ -54,10 +54,10 @@ class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A listing that stands still, the version of its terms, and whether it is to be had."""
+    """A listing that stands still, the edition of what counts for its matches, and whether it is to be had."""
 
     listing_id: UUID
-    version: int
+    edition: int
     is_open: bool
 
 
@@ -72,7 +72,7 @@ sql = load("matching", SubjectRow, Standing, Written)
 
 
 async def list_unmatched(db: Connection, after: UUID, most: int) -> list[UUID]:
-    """Listings whose counterparts have not been looked for since their terms changed, in order, from behind one on."""
+    """Listings whose counterparts have not been looked for as they are now, in order, from behind one on."""
     return [row["listing_id"] async for row in sql.list_unmatched(db, after=after, most=most)]
 
 
@@ -115,6 +115,6 @@ async def write_matches(db: Connection, source_id: UUID, found: Sequence[tuple[U
     return [row async for row in rows]
 
 
-async def note_matched(db: Connection, listing_id: UUID, version: int) -> None:
-    """Remember that the counterparts of a listing's version have been looked for."""
-    await sql.note_matched(db, listing_id=listing_id, version=version)
+async def note_matched(db: Connection, listing_id: UUID, edition: int) -> None:
+    """Remember that the counterparts of a listing's edition have been looked for."""
+    await sql.note_matched(db, listing_id=listing_id, edition=edition)

@@ -164,9 +164,15 @@ async def list_history(db: Connection, negotiation_id: UUID) -> list[Offer]:
     return [row async for row in sql.list_history(db, negotiation_id=negotiation_id)]
 
 
-async def warn(db: Connection, stage: int, within_s: int, most: int) -> list[Expiring]:
-    """Note the warning of a stage, counted from 1, for offers that end within so many seconds and have not had it."""
-    return [row async for row in sql.warn(db, stage=stage, within_s=within_s, most=most)]
+async def list_unwarned(db: Connection, stage: int, within_s: int, after: UUID, most: int) -> list[UUID]:
+    """Negotiations whose offer ends within so many seconds and lacks a stage's warning; in order, from behind one."""
+    rows = sql.list_unwarned(db, stage=stage, within_s=within_s, after=after, most=most)
+    return [row["negotiation_id"] async for row in rows]
+
+
+async def warn(db: Connection, stage: int, within_s: int, negotiation_ids: Sequence[UUID]) -> list[Expiring]:
+    """Note the warning of a stage, counted from 1, for those of their offers that are to have it."""
+    return [row async for row in sql.warn(db, stage=stage, within_s=within_s, negotiation_ids=negotiation_ids)]
 
 
 async def may_be_offered(db: Connection, listing_id: UUID, seller_id: UUID, buyer_id: UUID) -> bool:

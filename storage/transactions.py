@@ -139,6 +139,7 @@ class Paper(msgspec.Struct, frozen=True):
     buyer_confirmed_at: Time | None
     seller_confirmed_at: Time | None
     ended_at: Time | None
+    refund_failed_at: Time | None
 
 
 sql = load("transactions", TransactionRow, Parties, LockedTransaction, Paper)
@@ -265,6 +266,6 @@ async def list_pending_of(db: Connection, user_id: UUID, most: int) -> list[UUID
     return [row["transaction_id"] async for row in sql.list_pending_of(db, user_id=user_id, most=most)]
 
 
-async def lock_match(db: Connection, negotiation_id: UUID) -> None:
-    """Lock the match that a negotiation came of, if it came of one, before the negotiation."""
-    await sql.lock_match(db, negotiation_id=negotiation_id)
+async def lock_matches(db: Connection, listing_id: UUID, buyer_id: UUID) -> None:
+    """Lock the mutual matches of a buyer and a listing, which the caller holds, before any negotiation."""
+    await sql.lock_matches(db, listing_id=listing_id, buyer_id=buyer_id)

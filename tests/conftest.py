@@ -18,7 +18,11 @@ MAJORS = ["18", "15"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test marked `both_postgres` runs once with each PostgreSQL, and so do all fixtures it stands on."""
+    """A test marked `both_postgres` runs once with each PostgreSQL, and so do all fixtures it stands on.
+
+    That is for storage, which prepares every query and runs every function, for locks and races, and for a journey
+    through each part: what a handler makes of it is the same on both.
+    """
     if metafunc.definition.get_closest_marker("both_postgres") and "postgres_dsn" in metafunc.fixturenames:
         metafunc.parametrize("postgres_dsn", MAJORS, indirect=True, ids=[f"postgres{major}" for major in MAJORS])
 
@@ -168,11 +172,12 @@ def node() -> Node:
 
 @pytest.fixture
 async def new_instance(migrated_database: str) -> AsyncIterator[Callable[..., Awaitable[Instance]]]:
-    """`await new_instance(bus=…, PARLEY_…=…)`: one more instance of Parley on this test's database."""
+    """`await new_instance(bus=…, PARLEY_…=…)`: one more instance of Parley on this test's database; see `Instance`."""
     started: list[Instance] = []
 
-    async def start(*, bus: Bus | None = None, **environ: str) -> Instance:
-        started.append(await Instance(migrated_database, bus=bus, **environ).start())
+    async def start(*, bus: Bus | None = None, has_strong_passwords: bool = False, **environ: str) -> Instance:
+        instance = Instance(migrated_database, bus=bus, has_strong_passwords=has_strong_passwords, **environ)
+        started.append(await instance.start())
         return started[-1]
 
     yield start
@@ -196,6 +201,12 @@ async def amina(parley: Instance) -> Person:
 async def bilal(parley: Instance) -> Person:
     """Somebody else."""
     return await parley.person("bilal")
+
+
+@pytest.fixture
+async def carim(parley: Instance) -> Person:
+    """A third."""
+    return await parley.person("carim")
 
 
 @pytest.fixture

@@ -107,3 +107,23 @@ async def settled(device: Device, person: Person) -> None:
     own = f"user:{person.user_id}"
     synced = await person.post("room:sync", room=own, after=0)
     await device.hearing_up_to(own, synced["head_seq"])
+
+
+async def seen(person: Person, listing: dict[str, Any]) -> dict[str, Any]:
+    """A listing as somebody sees it now."""
+    found: dict[str, Any] = await person.post("listing:get", listing_id=listing["listing_id"])
+    return found
+
+
+async def update(person: Person, listing: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A listing after a change of it."""
+    asked = {"listing_id": listing["listing_id"], "version": listing["version"], **fields}
+    changed: dict[str, Any] = await person.post("listing:update", **asked)
+    return changed
+
+
+async def watch(person: Person, listing: dict[str, Any]) -> Device:
+    """A device that stands in a listing's room."""
+    device = await person.connect()
+    await device.call("room:join", room=f"listing:{listing['listing_id']}")
+    return device

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import socketio
+from argon2 import PasswordHasher
 
 from rules.users import Scope
 from server.app import Parley
@@ -20,6 +21,8 @@ from storage import Connection, rooms, sessions, users
 SECRET = "a secret of the tests that is thirty-two bytes long or more"
 PASSWORD = "correct horse كلمة"
 PATIENCE_S = 10.0
+QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+NOBODY = QUICK.hash("nobody's password")
 
 
 class Refusal(Exception):
@@ -201,7 +204,8 @@ class Person:
 class Instance:
     """An instance of Parley in this process, on a port of its own."""
 
-    def __init__(self, dsn: str, *, bus: Bus | None = None, **environ: str) -> None:
+    def __init__(self, dsn: str, *, bus: Bus | None = None, has_strong_passwords: bool = False, **environ: str) -> None:
+        """`has_strong_passwords` as in earnest: hashes take a fifth of a second of CPU each, and 64 MiB."""
         self.dsn = dsn
         self.config: Config = load(
             {
@@ -215,10 +219,14 @@ class Instance:
             }
         )
         self.parley = Parley(self.config, dsn, (SECRET,), bus=bus)
+        self._has_strong_passwords = has_strong_passwords
         self.people: list[Person] = []
 
     async def start(self) -> Instance:
         self.url = f"http://127.0.0.1:{await self.parley.start()}"
+        if not self._has_strong_passwords:
+            passwords = self.parley.services.passwords
+            passwords._hasher, passwords._nobody = QUICK, NOBODY
         self.http = aiohttp.ClientSession()
         return self
 

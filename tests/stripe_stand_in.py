@@ -20,12 +20,16 @@ SECRET = "whsec_of_the_tests"
 
 @dataclass
 class StripeStandIn:
-    """`asked` is every call, as (verb, path, form, Idempotency-Key); `broken` answers the next ones otherwise."""
+    """`asked` is every call, as (verb, path, form, Idempotency-Key); `broken` answers the next ones otherwise.
+
+    `gives_back` is the status of refunds that are asked for.
+    """
 
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
     refunds: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, str, dict[str, str], str | None]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    gives_back: str = "succeeded"
     _answers: dict[str, tuple[dict[str, str], int, dict[str, Any]]] = field(default_factory=dict)
 
     async def start(self) -> StripeStandIn:
@@ -114,11 +118,12 @@ class StripeStandIn:
             intent = self.intents[form["payment_intent"]]
             if intent["status"] != "succeeded":
                 return 400, _refused("charge_not_captured")
-            if any(refund["payment_intent"] == intent["id"] for refund in self.refunds):
+            given = [refund for refund in self.refunds if refund["payment_intent"] == intent["id"]]
+            if any(refund["status"] != "failed" for refund in given):
                 return 400, _refused("charge_already_refunded")
             refund = {"id": f"re_{uuid4().hex}", "object": "refund", "payment_intent": intent["id"]}
-            self.refunds.append({**refund, "status": "succeeded"})
-            return 200, self.refunds[-1]
+            self.refunds.append({**refund, "status": self.gives_back, "failure_reason": None})
+            return 200, dict(self.refunds[-1])
         intent = self.intents[path[1]]
         if path[2:] == ["cancel"]:
             if intent["status"] in ("succeeded", "canceled", "processing"):
@@ -133,17 +138,23 @@ class StripeStandIn:
         intent.update(status="succeeded", amount_received=received, latest_charge=f"ch_{uuid4().hex}")
         return event("payment_intent.succeeded", intent)
 
-    def refunded(self, intent_id: str, *, whole: bool = True) -> dict[str, Any]:
+    def refunded(self, intent_id: str, *, whole: bool = True, after_s: int = 0) -> dict[str, Any]:
         """The event that tells of a refund."""
         intent = self.intents[intent_id]
         charge = {"id": intent["latest_charge"], "object": "charge", "payment_intent": intent_id, "refunded": whole}
-        return event("charge.refunded", {**charge, "currency": intent["currency"]})
+        return event("charge.refunded", {**charge, "currency": intent["currency"]}, after_s=after_s)
+
+    def bounced(self, intent_id: str, type_: str = "refund.failed", *, after_s: int = 0) -> dict[str, Any]:
+        """The last refund of a payment does not arrive: the event that tells of it, so long after now."""
+        refund = [refund for refund in self.refunds if refund["payment_intent"] == intent_id][-1]
+        refund.update(status="failed", failure_reason="expired_or_canceled_card")
+        return event(type_, {**refund, "currency": self.intents[intent_id]["currency"]}, after_s=after_s)
 
 
-def event(type_: str, about: dict[str, Any]) -> dict[str, Any]:
-    """An event, as Stripe tells it."""
+def event(type_: str, about: dict[str, Any], *, after_s: int = 0) -> dict[str, Any]:
+    """An event, as Stripe tells it, of so long after now."""
     told = {"id": f"evt_{uuid4().hex}", "object": "event", "api_version": "2025-01-01", "type": type_}
-    return {**told, "created": int(time.time()), "data": {"object": dict(about)}}
+    return {**told, "created": int(time.time()) + after_s, "data": {"object": dict(about)}}
 
 
 def signed(body: bytes, *, secret: str = SECRET, age_s: int = 0) -> str:

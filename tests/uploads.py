@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,12 @@ from uuid import uuid4
 
 from yarl import URL
 
-from tests.people import PATIENCE_S, Instance, Person
+from server.commands.links import Links, Purpose
+from tests.people import PATIENCE_S, SECRET, Instance, Person
+
+BYTES = 300_000  # of an attachment at most: more than a frame, and more than one chunk
+ORIGIN = "https://chat.example"
+NewServer = Callable[..., Awaitable[Instance]]
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes.fromhex(
     "0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
@@ -139,3 +144,32 @@ async def putting(parley: Instance, url: str, length: int, **headers: str) -> As
     await one.send("\r\n".join([*lines, "", ""]).encode())
     yield one
     writer.close()
+
+
+def on_folder(folder: Path, new_instance: NewServer) -> NewServer:
+    """What starts instances whose files lie in a folder, small ones, with a page of another origin let in."""
+
+    async def start(**environ: str) -> Instance:
+        return await new_instance(
+            PARLEY_ATTACHMENTS_FOLDER=str(folder),
+            PARLEY_ATTACHMENT_BYTES=str(BYTES),
+            PARLEY_ORIGINS=ORIGIN,
+            **environ,
+        )
+
+    return start
+
+
+async def row(parley: Instance, attachment_id: str) -> Any:
+    async with parley.parley.database.connection() as db:
+        return await db.fetchrow("select * from message_attachments where attachment_id = $1", attachment_id)
+
+
+async def execute(parley: Instance, statement: str, *values: object) -> None:
+    async with parley.parley.database.connection() as db:
+        await db.execute(statement, *values)
+
+
+def signed(purpose: Purpose, attachment_id: str, by: Person, secret: str = SECRET, ttl_s: int = 60) -> str:
+    """A link that a server with this secret would have made for somebody."""
+    return Links((secret,), upload_ttl_s=ttl_s, download_ttl_s=ttl_s).sign(purpose, attachment_id, by.user_id).url

@@ -21,19 +21,27 @@ class Told(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     REFUNDED = "refunded"
+    NOT_REFUNDED = "not_refunded"
 
 
 class PaymentEvent(NamedTuple):
-    """A provider's word, its signature verified. `amount` is what was paid, in our minor units."""
+    """A provider's word, its signature verified. `amount` is what was paid, in our minor units.
+
+    `told_at` is when it came to say so, by its own clock, in seconds since 1970. Of what could not be given back there
+    are `refund_id` and `why`.
+    """
 
     provider: Provider
     event_id: str
     type: str
     told: Told
+    told_at: int
     intent_id: str
     charge_id: str | None = None
     amount: int = 0
     currency: str = ""
+    refund_id: str = ""
+    why: str | None = None
 
 
 class Payments(Protocol):
@@ -48,8 +56,8 @@ class Payments(Protocol):
     async def cancel_intent(self, intent_id: str) -> bool:
         """Let a payment not be made any more; False where it was made. Asked again, it answers the same."""
 
-    async def refund(self, intent_id: str, key: str | None = None) -> None:
-        """Give back what was paid, all of it; what was given back already stays so.
+    async def refund(self, intent_id: str, key: str | None = None) -> str | None:
+        """Give back what was paid, all of it; what the provider calls that, None where it was given back already.
 
         Under a key the provider may answer as it did before.
         """

@@ -1,7 +1,7 @@
 """Stripe, by its own library: payment intents, refunds, and webhooks.
 
-docs.stripe.com/payments/payment-intents, /webhooks, /currencies. The library is imported with this module, which takes
-0.3 s: nobody else imports it.
+docs.stripe.com/payments/payment-intents, /refunds, /webhooks, /currencies. The library is imported with this module,
+which takes 0.3 s: nobody else imports it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -46,7 +46,7 @@ def from_stripe(amount: int, currency: str) -> int:
 
 
 class _Object(msgspec.Struct):
-    """A payment intent or a charge, as far as it matters here."""
+    """A payment intent, a charge or a refund, as far as it matters here."""
 
     id: str
     object: str
@@ -55,6 +55,8 @@ class _Object(msgspec.Struct):
     latest_charge: str | None = None
     payment_intent: str | None = None
     refunded: bool = False
+    status: str = ""
+    failure_reason: str | None = None
 
 
 class _Data(msgspec.Struct):
@@ -64,6 +66,7 @@ class _Data(msgspec.Struct):
 class _Event(msgspec.Struct):
     id: str
     type: str
+    created: int
     data: _Data
 
 
@@ -76,7 +79,13 @@ _TOLD = {
     "payment_intent.payment_failed": Told.FAILED,
     "payment_intent.canceled": Told.CANCELLED,
     "charge.refunded": Told.REFUNDED,
+    # The same may be told by all three: which ones there are hangs on how it was paid, and on the API's version.
+    "refund.failed": Told.NOT_REFUNDED,
+    "refund.updated": Told.NOT_REFUNDED,
+    "charge.refund.updated": Told.NOT_REFUNDED,
 }
+_NOT_GIVEN = frozenset({"failed", "canceled"})  # what a refund's status is then
+REASON = 100  # characters of why
 
 
 class StripePayments:
@@ -128,10 +137,10 @@ class StripePayments:
             return found.status == "canceled"
         return True
 
-    async def refund(self, intent_id: str, key: str | None = None) -> None:
+    async def refund(self, intent_id: str, key: str | None = None) -> str | None:
         """Refund all that is left of a payment: Stripe gives nothing back twice, whatever the key."""
         try:
-            await self._asked(
+            made = await self._asked(
                 lambda: self._client.v1.refunds.create_async(
                     {"payment_intent": intent_id}, {"idempotency_key": key} if key else {}
                 )
@@ -139,9 +148,17 @@ class StripePayments:
         except _Refused as refused:
             if refused.reason != "charge_already_refunded":
                 raise
+            return None
+        if made.status in _NOT_GIVEN:
+            logger.error("refund_failed", intent_id=intent_id, refund_id=made.id, reason=made.failure_reason)
+            raise Unavailable("The payment provider could not give it back: try again, or settle it otherwise.")
+        return made.id
 
     def read_event(self, body: bytes, signature: str | None) -> PaymentEvent | None:
-        """Verify a webhook by the library, and take of it what concerns us: of refunds those of all that was paid."""
+        """Verify a webhook by the library, and take of it what concerns us.
+
+        Of refunds these are those of all that was paid, and those that have failed.
+        """
         try:
             stripe.WebhookSignature.verify_header(body, signature, self._secret, TOLERANCE_S)
             told = _TOLD.get(msgspec.json.decode(body, type=_Head).type)
@@ -153,19 +170,23 @@ class StripePayments:
             return None
         about = event.data.object
         currency = about.currency.upper()
-        is_refund = told is Told.REFUNDED
+        is_refund = told in (Told.REFUNDED, Told.NOT_REFUNDED)
         intent_id = about.payment_intent if is_refund else about.id
-        if intent_id is None or (is_refund and not about.refunded):
+        is_so = about.refunded if told is Told.REFUNDED else about.status in _NOT_GIVEN
+        if intent_id is None or (is_refund and not is_so):
             return None
         return PaymentEvent(
             Provider.STRIPE,
             event.id,
             event.type,
             told,
+            event.created,
             intent_id,
-            about.id if is_refund else about.latest_charge,
+            None if is_refund else about.latest_charge,
             from_stripe(about.amount_received, currency),
             currency,
+            about.id if told is Told.NOT_REFUNDED else "",
+            about.failure_reason[:REASON] if about.failure_reason else None,
         )
 
     async def close(self) -> None:

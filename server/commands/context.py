@@ -229,6 +229,9 @@ class Work:
         push.check(to, ephemeral=True)
         self.told.append(Told(ephemeral(to, push.name, encode(payload).decode()), merge))
 
+    def then(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do this soon after the commit. Here a job of its own finds it; behind a call's answer it is done at once."""
+
     async def flush(self) -> None:
         """Write what was pushed to the log; called before the commit."""
         if self._entries:

@@ -13,7 +13,8 @@ from storage import rooms as table
 class Entry(NamedTuple):
     """What shall be pushed: `payload` is JSON text.
 
-    `message_id` where it holds a message's text (an erasure finds it).
+    `message_id` where it holds the words of a message, or of anything else that may go: the id of that, by which the
+    event is found then.
     """
 
     room: Room

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 BUYER, SELLER, NONE = "buyer", "seller", "none"
 
+# What is said of an offer that has ended so; of every other one, that it is not pending.
+OVER = {"timeout": "expired", "listing_sold": "sold", "listing_closed": "listing_changed", "blocked": "blocked"}
+
 
 @dataclass
 class Offer:
@@ -331,7 +334,7 @@ class Market:
     @staticmethod
     def _judge(offer: Offer, version: int, *, is_theirs: bool) -> Refusals:
         if offer.status != "pending":
-            return {{"timeout": "expired", "listing_sold": "sold"}.get(offer.reason or "", "not_pending")}
+            return {OVER.get(offer.reason or "", "not_pending")}
         against: Refusals = set()
         if not is_theirs:
             against.add("not_your_turn")

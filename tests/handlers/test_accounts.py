@@ -21,8 +21,6 @@ from server.commands import passwords as passwords_module
 from server.rooms.bus import LocalBus, LocalHub
 from tests.people import PATIENCE_S, ConnectRefused, Instance, Person, Refusal, unwrap
 
-pytestmark = pytest.mark.both_postgres
-
 PASSWORD = "correct horse كلمة"
 USER = {
     "user_id", "username", "email", "full_name", "full_name_ar", "phone", "whatsapp_number", "profile_picture_url",
@@ -97,7 +95,10 @@ async def test_whoever_registers_is_signed_in(parley: Instance) -> None:
     assert device.hello["rooms"] == {f"user:{person.user_id}": 0}
 
 
-async def test_a_password_is_stored_as_argon2id_and_a_refresh_token_as_its_hash(parley: Instance) -> None:
+async def test_a_password_is_stored_as_argon2id_and_a_refresh_token_as_its_hash(
+    new_instance: Callable[..., Any],
+) -> None:
+    parley = await new_instance(has_strong_passwords=True)
     signed_in = await register(parley)
     user_id = signed_in["user"]["user_id"]
     stored = await fetch(parley, "select password_hash from users where user_id = $1", user_id)

@@ -9,6 +9,7 @@ import pytest
 
 from handlers import blocks as handler
 from storage import blocks
+from tests.market import listed, refused
 from tests.people import Instance, Person, Refusal
 
 
@@ -99,6 +100,34 @@ async def test_blocks_are_bounded(
         await block(amina, whom)
     assert await code(amina, "user:block", dalia.user_id) == "too_large"
     assert await blocked(amina) == [carim.user_id, bilal.user_id]
+
+
+async def test_what_a_block_refuses_comes_with_what_it_was_about(
+    parley: Instance, amina: Person, bilal: Person, their_chat: str
+) -> None:
+    lamp, carim = await listed(amina), await parley.person("carim")
+    group = await parley.chat(amina, carim, kind="group")
+    sent = {"conversation_id": their_chat, "text": "Hello"}
+    said = await bilal.post("message:send", **sent, client_id=uuid4().hex)
+    question = await bilal.post("faq:ask", listing_id=lamp["listing_id"], text="Is it?", client_id=uuid4().hex)
+    await block(amina, bilal)
+    price, message = {"amount": 1, "currency": "EUR"}, {"message_id": said["message_id"]}
+    about = {
+        "offer:make": ("listing_id", {"listing_id": lamp["listing_id"], "listing_version": 1, "price": price}),
+        "listing:buy": ("listing_id", {"listing_id": lamp["listing_id"], "version": 1}),
+        "faq:ask": ("listing_id", {"listing_id": lamp["listing_id"], "text": "?"}),
+        "faq:reply": ("listing_id", {"parent_id": question["faq_id"], "text": "?"}),
+        "message:send": ("conversation_id", sent),
+        "message:edit": ("message_id", {**message, "text": "Hey", "version": 1}),
+        "message:react": ("message_id", {**message, "emoji": "👍", "on": True}),
+    }
+    current = {"listing_id": lamp["listing_id"], "conversation_id": their_chat, **message}
+    for command, (which, payload) in about.items():
+        keyed = {} if command in ("message:edit", "message:react") else {"client_id": uuid4().hex}
+        error = await refused(bilal, command, **payload, **keyed)
+        assert (error["reason"], error["current"][which]) == ("blocked", current[which]), command
+    error = await refused(amina, "participant:add", conversation_id=group, user_id=bilal.user_id)
+    assert (error["reason"], error["current"]["conversation_id"]) == ("blocked", group)
 
 
 @pytest.mark.both_postgres

@@ -15,8 +15,6 @@ from server.rooms import joining
 from tests.market import listed
 from tests.people import ConnectRefused, Device, Instance, Person
 
-pytestmark = pytest.mark.both_postgres
-
 
 @pytest.fixture
 def migrated_database(shared_database: str) -> str:

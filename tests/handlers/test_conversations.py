@@ -15,8 +15,6 @@ from server.rooms.bus import LocalBus, LocalHub
 from tests.market import listed
 from tests.people import Instance, Person, Refusal
 
-pytestmark = pytest.mark.both_postgres
-
 FIELDS = {
     *("conversation_id", "kind", "title", "listing_id", "thread_id", "participants", "participant_count"),
     *("last_message", "unread_count", "read_seq", "delivered_seq", "head_seq", "muted_until", "archived", "pinned"),

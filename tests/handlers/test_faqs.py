@@ -11,8 +11,6 @@ import pytest
 from tests.market import listed, refused, set_
 from tests.people import Instance, Person
 
-pytestmark = pytest.mark.both_postgres
-
 
 @pytest.fixture
 def migrated_database(shared_database: str) -> str:

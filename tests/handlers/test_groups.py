@@ -18,11 +18,6 @@ def migrated_database(shared_database: str) -> str:
 
 
 @pytest.fixture
-async def carim(parley: Instance) -> Person:
-    return await parley.person("carim")
-
-
-@pytest.fixture
 async def group(parley: Instance, amina: Person, bilal: Person, carim: Person) -> str:
     """Amina's group, with Bilal and Carim."""
     return await parley.chat(amina, bilal, carim, kind="group", title="Before")

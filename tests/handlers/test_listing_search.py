@@ -19,8 +19,6 @@ from storage.listing_search import Place, Sort, Wanted
 from tests.market import eur, listed, refused, set_
 from tests.people import Instance, Person
 
-pytestmark = pytest.mark.both_postgres
-
 
 @pytest.fixture
 def migrated_database(shared_database: str) -> str:
@@ -158,6 +156,7 @@ def metres(lat1: float, lng1: float, lat2: float, lng2: float) -> float:
 # in order, page by page
 
 
+@pytest.mark.both_postgres
 async def test_whatever_is_asked_all_of_it_is_found_in_order_and_once(
     parley: Instance, amina: Person, bilal: Person
 ) -> None:

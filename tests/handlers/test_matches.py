@@ -16,8 +16,8 @@ from handlers.matching import match_listing
 from rules.matches import NOISE
 from server.commands.registry import Limit
 from server.rooms.bus import LocalBus, LocalHub
-from storage import matching
-from tests.market import eur, listed, move, offer, refused, set_
+from storage import matches, matching
+from tests.market import eur, listed, move, offer, refused, set_, thread_of
 from tests.people import Device, Instance, Person
 
 NewInstance = Callable[..., Awaitable[Instance]]
@@ -52,7 +52,7 @@ async def looked_for(parley: Instance, *listings: dict[str, Any]) -> None:
     ids = [UUID(each["listing_id"]) for each in listings]
     async with asyncio.timeout(10), parley.parley.database.connection() as db:
         while await db.fetchval(
-            "select count(*) from listings where listing_id = any ($1) and matched_version <> version", ids
+            "select count(*) from listings where listing_id = any ($1) and matched_edition <> edition", ids
         ):
             await asyncio.sleep(0.005)
 
@@ -188,6 +188,56 @@ async def test_where_it_is_counts_too(parley: Instance, amina: Person, bilal: Pe
     assert nearer["score"] == match["score"] + 8
 
 
+async def test_a_change_of_place_while_it_is_compared_is_compared_next(
+    parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
+) -> None:
+    monkeypatch.setattr("server.jobs.match_all", nothing)
+    monkeypatch.setattr("handlers.listings.match_listing", nothing)
+    monkeypatch.setattr("handlers.terms.match_listing", nothing)
+    place = {"lat": 52.5, "lng": 13.4}
+    lamp, wish = await sold(amina, f"{thing} lamp", location=place), await wanted(bilal, f"{thing} lamp")
+    real = matching.note_matched
+
+    async def late(db: Any, *about: Any) -> None:
+        monkeypatch.setattr(matching, "note_matched", real)
+        await bilal.post("listing:update", listing_id=wish["listing_id"], version=1, location=place)
+        await real(db, *about)
+
+    monkeypatch.setattr(matching, "note_matched", late)
+    wish_id = UUID(wish["listing_id"])
+    assert await match_listing(parley.parley.services, wish_id)
+    [match] = await mine(bilal, wish)
+    assert await match_listing(parley.parley.services, wish_id)
+    [nearer] = await mine(amina, lamp)
+    assert nearer["score"] == match["score"] + 8
+    assert not await match_listing(parley.parley.services, wish_id)  # nothing is left to be looked for
+
+
+async def test_what_has_fallen_under_forty_points_is_no_match_to_anybody(
+    parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
+) -> None:
+    monkeypatch.setattr("server.jobs.match_all", nothing)
+    lamp, wish, match = await matched(parley, amina, bilal, f"{thing} lamp")
+    await act(bilal, match, "interested")
+    phone = await amina.connect()
+    other = await amina.post("listing:update", listing_id=lamp["listing_id"], version=1, title=f"A {a_thing()}")
+    fallen = (await phone.hearing("match:changed", match_id=match["match_id"])).payload
+    assert (fallen["quality"], fallen["score"] < 40, fallen["status"]) == (None, True, "new")
+    await looked_for(parley, other)
+    assert await mine(amina, lamp) == []
+    [kept] = await mine(bilal, wish)  # who has acted on it sees what has become of it
+    assert (kept["status"], kept["quality"], kept["score"]) == ("interested", None, fallen["score"])
+    for action in ("interested", "contacted"):
+        error = await refused(amina, "match:act", match_id=match["match_id"], action=action)
+        assert (error["reason"], error["current"]) == ("listing_changed", fallen)
+    assert "mutual_match" not in await act(bilal, match, "interested")
+    asked = {"listing_id": lamp["listing_id"], "listing_version": 2, "price": eur(1), "client_id": "1"}
+    assert (await refused(amina, "offer:make", **asked, buyer_id=bilal.user_id))["code"] == "forbidden"
+    await amina.post("listing:update", listing_id=lamp["listing_id"], version=2, title=f"{thing} lamp")
+    await phone.hearing("match:changed", match_id=match["match_id"], quality="excellent")
+    assert "mutual_match" in await act(amina, match, "interested")
+
+
 async def test_what_changes_otherwise_pushes_nothing(
     parley: Instance, amina: Person, bilal: Person, thing: str
 ) -> None:
@@ -233,6 +283,7 @@ async def test_none_of_ones_own_none_of_a_kind_none_of_the_blocked_none_that_is_
     assert await mine(amina, lamp) == await mine(dalia, lamp) == []  # and while they are, neither shows
     error = await refused(dalia, "match:act", match_id=match["match_id"], action="interested")
     assert (error["code"], error["reason"]) == ("conflict", "blocked")
+    assert error["current"]["match_id"] == match["match_id"]
 
 
 async def test_a_threads_listings_are_matched_with_its_members_alone(
@@ -469,6 +520,23 @@ async def test_a_job_finds_what_an_instance_left_and_one_that_is_had_again(
     assert len(await mine(bilal, late)) == 1
 
 
+async def test_what_a_suspended_owner_left_waits_for_their_return_and_is_not_looked_at_until_then(
+    parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
+) -> None:
+    monkeypatch.setattr("handlers.listings.match_listing", nothing)
+    lamp, wish = await sold(amina, f"{thing} lamp"), await wanted(bilal, f"{thing} lamp")
+    as_it_is = "update users set status = $2 where user_id = $1"
+    await set_(parley, as_it_is, amina.user_id, "suspended")
+    await set_(parley, as_it_is, bilal.user_id, "suspended")
+    async with parley.parley.database.connection() as db:
+        left = await matching.list_unmatched(db, UUID(int=UUID(lamp["listing_id"]).int - 1), 100)
+    assert {UUID(lamp["listing_id"]), UUID(wish["listing_id"])}.isdisjoint(left)
+    for person in (amina, bilal):
+        await set_(parley, as_it_is, person.user_id, "active")
+    await parley.parley.jobs.match_listings()
+    assert len(await mine(bilal, wish)) == 1
+
+
 @pytest.mark.parametrize("ended", ["lamp", "wish"])
 async def test_what_ends_while_it_is_compared_is_not_matched(
     parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str, ended: str
@@ -585,6 +653,58 @@ async def test_a_mutual_match_becomes_a_deal_when_it_is_paid(
     assert (await act(bilal, match, "dismissed"))["match"]["status"] == "deal_made"
 
 
+async def paid(seller: Person, buyer: Person, deal: dict[str, Any]) -> dict[str, Any]:
+    """A deal in which both have said that it was paid."""
+    for person in (buyer, seller):
+        deal = await person.post("transaction:confirm", transaction_id=deal["transaction_id"], version=deal["version"])
+    return deal
+
+
+@pytest.mark.parametrize("how", ["by another negotiation", "at the asked price"])
+async def test_a_mutual_match_becomes_a_deal_in_whichever_way_the_two_deal(
+    parley: Instance, amina: Person, bilal: Person, thing: str, how: str
+) -> None:
+    lamp, _, match = await matched(parley, amina, bilal, f"{thing} lamp")
+    await act(amina, match, "interested")
+    await act(bilal, match, "interested")
+    if how == "at the asked price":
+        asked = {"listing_id": lamp["listing_id"], "version": lamp["version"], "client_id": uuid4().hex}
+        deal = (await bilal.post("listing:buy", **asked))["transaction"]
+    else:
+        late = (await move(amina, "accept", await offer(bilal, lamp)))["transaction"]
+        await set_(parley, "update transactions set pay_by = now() where transaction_id = $1", late["transaction_id"])
+        await parley.parley.jobs.lapse_deals()
+        deal = (await move(amina, "accept", await offer(bilal, lamp)))["transaction"]
+        assert deal["negotiation_id"] != late["negotiation_id"]
+    [ended] = (await bilal.post("mutual:list"))["mutual_matches"]
+    assert ended["status"] == "closed"
+    phone = await amina.connect()
+    assert (await paid(amina, bilal, deal))["status"] == "completed"
+    await phone.hearing("match:changed", status="deal_made")
+    assert (await bilal.post("mutual:list"))["mutual_matches"] == [{**ended, "status": "deal_made"}]
+
+
+async def test_a_deal_is_paid_while_the_thread_of_what_was_wanted_is_deleted(
+    parley: Instance, amina: Person, bilal: Person, thing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread_id, lamp = await thread_of(bilal, amina), await sold(amina, thing)
+    wish = await wanted(bilal, thing, thread_id=thread_id)
+    await looked_for(parley, lamp, wish)
+    [match] = await mine(bilal, wish)
+    await act(amina, match, "interested")
+    await act(bilal, match, "interested")
+    deal = (await move(amina, "accept", await offer(bilal, lamp)))["transaction"]
+    list_seen = matches.list_seen
+
+    async def list_seen_before_it_goes(*asked: Any) -> Any:
+        found = await list_seen(*asked)
+        await set_(parley, "update threads set deleted_at = now() where thread_id = $1", thread_id)
+        return found
+
+    monkeypatch.setattr(matches, "list_seen", list_seen_before_it_goes)
+    assert (await paid(amina, bilal, deal))["status"] == "completed"
+
+
 async def test_metadata_is_an_object_of_four_kibibytes(
     parley: Instance, amina: Person, bilal: Person, thing: str
 ) -> None:
@@ -604,10 +724,10 @@ async def test_nobody_else_sees_a_match(parley: Instance, amina: Person, bilal: 
     assert error["code"] == "not_found"
 
 
-async def test_the_log_knows_whose_words_a_match_holds(
+async def test_the_log_knows_which_match_it_tells_of(
     parley: Instance, amina: Person, bilal: Person, thing: str
 ) -> None:
-    lamp, wish, match = await matched(parley, amina, bilal, f"{thing} lamp")
+    _, _, match = await matched(parley, amina, bilal, f"{thing} lamp")
     await act(bilal, match, "viewed")
     await act(amina, match, "interested")
     async with parley.parley.database.connection() as db:
@@ -615,9 +735,8 @@ async def test_the_log_knows_whose_words_a_match_holds(
             "select room_id, name, message_id from room_events where name like 'match:%' and payload->>'match_id' = $1",
             match["match_id"],
         )
-    strangers = {UUID(amina.user_id): UUID(wish["listing_id"]), UUID(bilal.user_id): UUID(lamp["listing_id"])}
-    assert len(logged) == 4
-    assert all(row["message_id"] == strangers[row["room_id"]] for row in logged)
+    assert {row["room_id"] for row in logged} == {UUID(amina.user_id), UUID(bilal.user_id)}
+    assert [row["message_id"] for row in logged] == [UUID(match["match_id"])] * 4
 
 
 async def test_a_deleted_listings_matches_and_what_was_said_of_them_go_with_it(

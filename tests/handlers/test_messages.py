@@ -8,8 +8,6 @@ import pytest
 
 from tests.people import Instance, Person, Refusal
 
-pytestmark = pytest.mark.both_postgres
-
 
 @pytest.fixture
 def migrated_database(shared_database: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +14,7 @@ from server.embedded import SETTINGS
 from server.errors import Unavailable
 from storage import _db, offers
 from tests.locks import Holder
-from tests.market import conflict, eur, listed, move, offer, refused, run_out, set_, stock
+from tests.market import conflict, counter, eur, listed, move, offer, refused, run_out, set_, settled, stock
 from tests.people import Instance
 from tests.servers import execute
 
@@ -136,6 +136,41 @@ async def test_rounds_that_are_used_up_meanwhile_are_used_up(new_instance: NewIn
     assert len((await bilal.post("negotiation:list"))["negotiations"]) == 1
 
 
+@pytest.mark.parametrize("how", ["make", "counter"])
+async def test_a_rule_set_while_an_offer_waits_for_its_listing_answers_it(
+    new_instance: NewInstance, migrated_database: str, how: str
+) -> None:
+    parley = await new_instance()
+    amina, bilal = [await parley.person(name) for name in ("amina", "bilal")]
+    lamp = await listed(amina)
+    if how == "make":
+        asked = {"listing_id": lamp["listing_id"], "listing_version": 1}
+    else:
+        theirs = await counter(amina, await offer(bilal, lamp, 5_000), 9_900)
+        asked = {"offer_id": theirs["offer"]["offer_id"], "version": 1}
+    outsider = await asyncpg.connect(migrated_database)
+    try:
+        async with outsider.transaction():  # as autorule:set does it
+            await outsider.execute(f"{LISTING.removesuffix('update')}no key update", UUID(lamp["listing_id"]))
+            await outsider.execute(
+                "insert into auto_rules (listing_id, accept_at, enabled) values ($1, 9000, true)",
+                UUID(lamp["listing_id"]),
+            )
+            moving = asyncio.create_task(bilal.post(f"offer:{how}", **asked, price=eur(9_500), client_id="1"))
+            await Holder(outsider).stands_in_the_way_of()
+        made = await moving
+    finally:
+        await outsider.close()
+    assert (made["offer"]["status"], made["offer"]["by"], made["negotiation"]["status"]) == (
+        "accepted",
+        "rule",
+        "agreed",
+    )
+    assert await stock(parley, lamp) == (1, 0, "reserved")
+    history = await bilal.post("negotiation:history", negotiation_id=made["negotiation"]["negotiation_id"])
+    assert len(history["offers"]) == (1 if how == "make" else 3)
+
+
 async def test_what_somebody_withdraws_meanwhile_is_not_counted_as_declined(
     new_instance: NewInstance, migrated_database: str
 ) -> None:
@@ -157,6 +192,27 @@ async def test_what_somebody_withdraws_meanwhile_is_not_counted_as_declined(
         assert await declining == {"declined": 0}
     finally:
         await outsider.close()
+
+
+async def test_many_are_declined_though_one_of_them_was_held_for_long(
+    new_instance: NewInstance, migrated_database: str, failures: list[type]
+) -> None:
+    parley = await new_instance()
+    amina, bilal = [await parley.person(name) for name in ("amina", "bilal")]
+    lamp = await listed(amina)
+    made = await offer(bilal, lamp)
+    outsider = await asyncpg.connect(migrated_database)
+    try:
+        async with outsider.transaction():
+            await outsider.execute(NEGOTIATION, UUID(made["negotiation"]["negotiation_id"]))
+            declining = asyncio.create_task(amina.post("offer:decline_all", listing_id=lamp["listing_id"]))
+            async with asyncio.timeout(5):
+                while not failures:
+                    await asyncio.sleep(0)
+        assert await declining == {"declined": 1}
+    finally:
+        await outsider.close()
+    assert set(failures) == {asyncpg.LockNotAvailableError}
 
 
 async def test_more_offers_than_one_transaction_takes_expire_in_one_look(
@@ -198,6 +254,34 @@ async def test_an_offer_that_can_not_expire_holds_up_no_other(
     assert sorted(each["current_offer"]["status"] for each in desk) == [*["expired"] * 4, "pending"]
     monkeypatch.setattr(offers, "move_offer", moved)
     assert await parley.parley.jobs.expire_offers() == 1
+
+
+async def test_a_warning_that_can_not_be_given_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, new_instance: NewInstance
+) -> None:
+    monkeypatch.setattr("server.jobs.WARN_EVERY_S", 3_600.0)
+    monkeypatch.setattr("handlers.endings.BATCH", 2)
+    parley = await new_instance()
+    amina = await parley.person("amina")
+    lamp, phone = await listed(amina), await amina.connect()
+    made = [await offer(await parley.person(f"buyer{n}"), lamp, expires_in_s=3_700) for n in range(5)]
+    for each in made:
+        late = "update offers set expires_at = now() + interval '4 minutes' where offer_id = $1"
+        await set_(parley, late, each["offer"]["offer_id"])
+    warned, stuck = offers.warn, UUID(made[0]["negotiation"]["negotiation_id"])
+
+    async def warn(db: asyncpg.Connection, stage: int, within_s: int, negotiation_ids: Sequence[UUID]) -> Any:
+        if stuck in negotiation_ids:
+            raise Unavailable
+        return await warned(db, stage, within_s, negotiation_ids)
+
+    monkeypatch.setattr(offers, "warn", warn)
+    assert await parley.parley.jobs.warn_of_ends() == 4
+    monkeypatch.setattr(offers, "warn", warned)
+    assert await parley.parley.jobs.warn_of_ends() == 1
+    await settled(phone, amina)
+    told = [push.payload["offer_id"] for push in phone.heard if push.name == "offer:expiring"]
+    assert sorted(told) == sorted(each["offer"]["offer_id"] for each in made)
 
 
 async def test_what_is_in_a_deleted_thread_is_not_there_before_it_is_emptied(new_instance: NewInstance) -> None:

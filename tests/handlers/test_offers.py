@@ -341,9 +341,53 @@ async def test_a_block_ends_what_the_two_negotiate(parley: Instance, amina: Pers
     ended = await phone.hearing("offer:changed", status="cancelled")
     assert ended.payload["close_reason"] == "blocked"
     assert (await phone.hearing("negotiation:changed", status="closed")).payload["turn"] == "none"
+    for person, how in ((amina, "accept"), (amina, "decline"), (bilal, "withdraw")):
+        assert await conflict(person, how, made) == "blocked"
+    assert await conflict(amina, "counter", made, price=eur(1), client_id="1") == "blocked"
     asked = {"listing_id": lamp["listing_id"], "listing_version": 1, "price": eur(1), "client_id": "1"}
-    assert (await refused(bilal, "offer:make", **asked))["reason"] == "blocked"
-    assert await conflict(amina, "accept", made) == "not_pending"
+    error = await refused(bilal, "offer:make", **asked)
+    assert (error["reason"], error["current"]) == (
+        "blocked",
+        await bilal.post("listing:get", listing_id=lamp["listing_id"]),
+    )
+
+
+@pytest.mark.parametrize(("how", "reason"), [("closed", "listing_changed"), ("expired", "expired")])
+async def test_of_an_offer_that_went_with_its_listing_it_is_said_why(
+    parley: Instance, amina: Person, bilal: Person, how: str, reason: str
+) -> None:
+    lamp = await listed(amina)
+    made = await offer(bilal, lamp)
+    if how == "closed":
+        await amina.post("listing:close", listing_id=lamp["listing_id"])
+    else:
+        late = "update listings set expires_at = now() - interval '1 s' where listing_id = $1"
+        await set_(parley, late, lamp["listing_id"])
+        assert await conflict(amina, "accept", made) == reason  # as before it is written
+        await parley.parley.jobs.expire_listings()
+    for person, move_ in ((amina, "accept"), (amina, "decline"), (bilal, "withdraw")):
+        assert await conflict(person, move_, made) == reason
+
+
+async def test_where_an_edit_leaves_nothing_to_others_their_offers_end_as_with_the_last_piece(
+    parley: Instance, amina: Person, bilal: Person
+) -> None:
+    lamp, dalia, carim = await listed(amina, quantity=3), await parley.person("dalia"), await parley.person("carim")
+    mine, theirs = await offer(bilal, lamp), await offer(dalia, lamp)
+    deal = (await move(amina, "accept", mine))["transaction"]
+    phone, watcher = await dalia.connect(), await carim.connect()
+    await watcher.call("room:join", room=f"listing:{lamp['listing_id']}")
+    lamp = await amina.post("listing:update", listing_id=lamp["listing_id"], version=1, quantity=2)
+    assert (await dalia.post("negotiation:list"))["negotiations"][0]["status"] == "open"
+    lamp = await amina.post("listing:update", listing_id=lamp["listing_id"], version=2, quantity=1)
+    assert (lamp["status"], lamp["quantity"], lamp["reserved"]) == ("reserved", 1, 1)
+    ended = (await phone.hearing("offer:changed", offer_id=theirs["offer"]["offer_id"], status="cancelled")).payload
+    assert ended["close_reason"] == "listing_sold"
+    await phone.hearing("negotiation:changed", status="closed")
+    assert (await watcher.hearing("listing:changed", quantity=1)).payload["status"] == "reserved"
+    assert await conflict(amina, "accept", theirs) == "sold"
+    stands = await bilal.post("negotiation:get", negotiation_id=deal["negotiation_id"])
+    assert stands["status"] == "agreed"
 
 
 async def test_many_offers_are_declined_at_once(
@@ -444,6 +488,13 @@ async def test_a_rule_asks_for_no_more_than_the_listing_does(amina: Person, bila
     assert again["negotiation"]["current_offer"]["price"] == eur(7_500)
     tried = await amina.post("autorule:test", listing_id=lamp["listing_id"], counter_step=eur(500))
     assert [each["price"] for each in tried["decisions"]] == [eur(7_500), eur(7_500)]
+
+
+async def test_a_rule_asks_for_no_sum_that_nobody_can_count(amina: Person, bilal: Person) -> None:
+    lamp = await listed(amina, quantity=2, price={"amount": 2**53 - 1, "currency": "EUR"})
+    await amina.post("autorule:set", listing_id=lamp["listing_id"], enabled=True, counter_step=eur(1))
+    made = await offer(bilal, lamp, 5_000, quantity=2)
+    assert (made["offer"]["status"], made["negotiation"]["turn"]) == ("pending", "seller")
 
 
 async def test_a_rule_that_is_off_or_gone_too_far_answers_nothing(amina: Person, bilal: Person) -> None:

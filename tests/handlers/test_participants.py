@@ -10,19 +10,11 @@ import pytest
 
 from tests.people import Device, Instance, Person, Refusal
 
-pytestmark = pytest.mark.both_postgres
-
 
 @pytest.fixture
 def migrated_database(shared_database: str) -> str:
     """Nothing here needs a database of its own."""
     return shared_database
-
-
-@pytest.fixture
-async def carim(parley: Instance) -> Person:
-    """A third person."""
-    return await parley.person("carim")
 
 
 @pytest.fixture

@@ -106,10 +106,13 @@ async def test_a_payment_is_prepared_once_and_its_webhook_completes_the_deal(
 
 
 async def test_the_seller_neither_pays_nor_sees_the_secret_and_words_do_not_pay(
-    stripe: StripeStandIn, amina: Person, bilal: Person
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
 ) -> None:
     deal, _ = await begun(stripe, amina, bilal)
     assert "client_secret" not in await seen(amina, deal)
+    admin = await parley.person("admin")
+    await set_(parley, "update users set roles = '{admin}' where user_id = $1", admin.user_id)
+    assert await seen(admin, deal) == await seen(amina, deal)
     assert "client_secret" not in (await amina.post("transaction:list"))["transactions"][0]
     asked = {"transaction_id": deal["transaction_id"], "version": deal["version"]}
     assert (await refused(amina, "transaction:pay", **asked))["code"] == "forbidden"
@@ -507,13 +510,141 @@ async def test_out_of_order_a_refund_before_its_payment_completes_nothing(
     lamp = await listed(amina)
     deal, intent_id = await begun(stripe, amina, bilal, lamp=lamp)
     paid = stripe.pay(intent_id)
-    stripe.refunds.append({"payment_intent": intent_id})  # in Stripe's dashboard
+    stripe.refunds.append({"payment_intent": intent_id, "status": "succeeded"})  # in Stripe's dashboard
     await tell(parley.url, stripe.refunded(intent_id))
     await tell(parley.url, paid)
     assert (await seen(bilal, deal))["status"] == "failed"
     assert await stock(parley, lamp) == (0, 0, "active")
     await run_errands(parley)
     assert await errand(parley, deal, "refund") is True  # it had been
+
+
+async def given_back(parley: Instance, stripe: StripeStandIn, seller: Person, buyer: Person) -> tuple[Deal, str]:
+    """A deal that was paid and refunded, and its payment's id."""
+    deal, intent_id = await begun(stripe, seller, buyer)
+    await tell(parley.url, stripe.pay(intent_id))
+    return await act(seller, "refund", await seen(seller, deal)), intent_id
+
+
+async def test_a_refund_that_fails_makes_the_deal_completed_again_and_it_is_given_back_anew(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    back, intent_id = await given_back(parley, stripe, amina, bilal)
+    await tell(parley.url, stripe.refunded(intent_id))
+    phones = [(await person.connect(), person) for person in (amina, bilal)]
+    assert (await amina.post("account:me"))["total_sales"] == 0
+    failed = stripe.bounced(intent_id, after_s=60)
+    answers = await asyncio.gather(*(tell(parley.url, failed) for _ in range(4)))
+    assert {status for status, _ in answers} == {200}
+    stands = await seen(amina, back)
+    assert (stands["status"], stands["version"]) == ("completed", back["version"] + 1)
+    for phone, person in phones:
+        await settled(phone, person)
+        told = [push.payload for push in phone.heard if push.name == "transaction:changed"]
+        assert told == [stands]
+    assert (await amina.post("account:me"))["total_sales"] == 1
+    times = (await bilal.post("transaction:receipt", transaction_id=back["transaction_id"]))["times"]
+    assert times["refund_failed_at"] is not None
+    assert (times["paid_at"], times["ended_at"]) == (stands["paid_at"], None)
+    again = await act(amina, "refund", stands)
+    assert (again["status"], len(stripe.refunds)) == ("refunded", 2)
+    # What comes late, or is told once more, is of the first.
+    for type_ in ("charge.refund.updated", "refund.updated", "refund.failed"):
+        late = event(type_, {**stripe.refunds[0], "currency": "eur"}, after_s=90)
+        assert (await tell(parley.url, late))[0] == 200
+    assert await seen(amina, back) == again
+    await tell(parley.url, stripe.bounced(intent_id, "charge.refund.updated", after_s=120))
+    assert (await seen(amina, back))["status"] == "completed"
+
+
+async def test_a_refund_that_goes_well_or_is_none_of_ours_fails_nothing(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    back, _ = await given_back(parley, stripe, amina, bilal)
+    [refund] = stripe.refunds
+    for type_, more in (
+        ("refund.updated", {}),
+        ("charge.refund.updated", {"status": "pending"}),
+        ("refund.failed", {"payment_intent": None, "status": "failed"}),
+        ("refund.failed", {"payment_intent": "pi_of_nobody", "status": "failed"}),
+    ):
+        assert (await tell(parley.url, event(type_, {**refund, **more})))[0] == 200
+    assert await seen(amina, back) == back
+
+
+async def test_what_is_told_of_refunds_in_whatever_order_comes_to_the_same(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    deal, intent_id = await begun(stripe, amina, bilal)
+    await tell(parley.url, stripe.pay(intent_id))
+    done = await seen(amina, deal)
+    # In Stripe's dashboard, where nobody asks us: that it failed comes before that it was made.
+    refund = {"id": "re_1", "object": "refund", "payment_intent": intent_id, "status": "succeeded"}
+    stripe.refunds.append({**refund, "failure_reason": None})
+    made = stripe.refunded(intent_id)
+    await tell(parley.url, stripe.bounced(intent_id, after_s=60))
+    await tell(parley.url, made)
+    assert await seen(amina, deal) == done
+    # The second one is told of before that the first has failed.
+    await tell(parley.url, stripe.refunded(intent_id, after_s=120))
+    back = await seen(amina, deal)
+    assert (back["status"], back["version"]) == ("refunded", done["version"] + 1)
+    await tell(parley.url, event("refund.failed", {**refund, "id": "re_0", "status": "failed"}, after_s=119))
+    assert await seen(amina, deal) == back
+
+
+async def test_what_has_failed_before_its_answer_was_written_is_not_refunded(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal, intent_id = await begun(stripe, amina, bilal)
+    await tell(parley.url, stripe.pay(intent_id))
+    done = await seen(amina, deal)
+    real = adapter.StripePayments.refund
+
+    async def refund(self: adapter.StripePayments, *about: Any) -> str | None:
+        refund_id = await real(self, *about)
+        await tell(parley.url, stripe.bounced(intent_id))
+        return refund_id
+
+    monkeypatch.setattr(adapter.StripePayments, "refund", refund)
+    asked = {"transaction_id": done["transaction_id"], "version": done["version"]}
+    assert (await refused(amina, "transaction:refund", **asked))["code"] == "unavailable"
+    assert await seen(amina, deal) == done
+    monkeypatch.undo()
+    stripe.gives_back = "failed"  # at once
+    assert (await refused(amina, "transaction:refund", **asked))["code"] == "unavailable"
+    assert await seen(amina, deal) == done
+    stripe.gives_back = "succeeded"
+    assert (await act(amina, "refund", done))["status"] == "refunded"
+
+
+async def test_a_second_refund_whose_answer_was_lost_is_the_repeat_of_none_but_itself(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    _, intent_id = await given_back(parley, stripe, amina, bilal)
+    await tell(parley.url, stripe.bounced(intent_id))
+    stands = (await amina.post("transaction:list"))["transactions"][0]
+    stripe.broken = ["done, then cut", "down"]
+    asked = {"transaction_id": stands["transaction_id"], "version": stands["version"]}
+    assert (await refused(amina, "transaction:refund", **asked))["code"] == "unavailable"
+    await tell(parley.url, stripe.refunded(intent_id, after_s=60))
+    again = await act(amina, "refund", stands)
+    assert (again["status"], again["version"]) == ("refunded", stands["version"] + 1)
+
+
+async def test_a_late_payments_refund_that_fails_is_remembered_and_ends_nothing_anew(
+    parley: Instance, stripe: StripeStandIn, amina: Person, bilal: Person
+) -> None:
+    deal, intent_id = await begun(stripe, amina, bilal)
+    paid = stripe.pay(intent_id)
+    gone = await act(amina, "cancel", deal)
+    await tell(parley.url, paid)
+    await run_errands(parley)
+    await run_errands(parley)
+    await tell(parley.url, stripe.bounced(intent_id))
+    assert await seen(amina, deal) == gone
+    times = (await amina.post("transaction:receipt", transaction_id=deal["transaction_id"]))["times"]
+    assert times["refund_failed_at"] is not None
 
 
 async def test_payment_against_cancel_and_lapse_has_one_winner_on_two_instances(

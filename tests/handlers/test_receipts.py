@@ -9,9 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from handlers import emptying, threads
 from server.rooms.bus import LocalBus, LocalHub
 from storage import presence
 from tests.market import listed as listed_by
+from tests.market import thread_of
 from tests.people import PATIENCE_S, Device, Instance, Person, Push, Refusal
 from tests.servers import execute
 
@@ -321,6 +323,29 @@ async def test_who_is_shown_out_watches_the_others_no_more(two: list[Instance]) 
     await phone.call("participant:remove", conversation_id=group, user_id=bilal.user_id)
     gone = await until_hearing(watcher, "presence:changed", lambda changed: changed["state"] == "offline")
     assert gone.payload["last_seen_at"] is None
+
+
+async def test_who_shared_a_thread_that_is_gone_watches_the_others_no_more(
+    monkeypatch: pytest.MonkeyPatch, two: list[Instance]
+) -> None:
+    monkeypatch.setattr(threads, "empty_thread", lambda *_: asyncio.sleep(0))  # stopped right after the answer
+    amina, bilal, carim = [await two[n % 2].person(f"p{n}") for n in range(3)]
+    await two[0].chat(amina, carim)
+    thread = await thread_of(amina, bilal, carim)
+    watchers = [await bilal.connect(), await carim.connect(to=two[1])]
+    for watcher in watchers:
+        await watcher.call("presence:watch", user_ids=[amina.user_id])
+    await amina.connect()
+    for watcher in watchers:
+        await watcher.hearing("presence:changed", state="online")
+    await amina.post("thread:delete", thread_id=thread)
+    late = await bilal.connect()
+    assert (await late.call("presence:watch", user_ids=[amina.user_id, carim.user_id]))["presences"] == []
+    await emptying.empty_thread(two[0].parley.services, UUID(thread))
+    gone = await until_hearing(watchers[0], "presence:changed", lambda changed: changed["state"] == "offline")
+    assert gone.payload["last_seen_at"] is None
+    assert two[1].parley.presences._watchers.of(UUID(amina.user_id)) != []  # they talk elsewhere
+    assert (await watchers[1].call("presence:watch", user_ids=[amina.user_id]))["presences"][0]["state"] == "online"
 
 
 async def test_a_crashed_instance_leaves_nobody_behind(two: list[Instance]) -> None:

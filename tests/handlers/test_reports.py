@@ -7,10 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.people import Instance, Person, Refusal
+from tests.market import listed, thread_of
+from tests.people import PASSWORD, Instance, Person, Refusal
 
 FILED = {"reporter_id", "resolved_by"}
-LISTED = {"message", "conversation", "user"}
+LISTED = {"message", "conversation", "user", "listing", "faq"}
 REPORT = {"report_id", "subject", "reason", "text", "status", "resolution", "at", "resolved_at"}
 
 
@@ -105,13 +106,56 @@ async def test_a_report_is_filed_once_for_its_client_id(
     assert (await report(bilal, "user", amina.user_id, client_id="one"))["report_id"] != filed["report_id"]
 
 
+async def ask(person: Person, listing: dict[str, Any], text: str) -> str:
+    asked = await person.post("faq:ask", listing_id=listing["listing_id"], text=text, client_id=uuid4().hex)
+    return str(asked["faq_id"])
+
+
+@pytest.mark.both_postgres
+async def test_listings_and_what_is_asked_about_them_are_reported_while_they_are_seen(
+    parley: Instance, root: Person, amina: Person, bilal: Person
+) -> None:
+    seller = await parley.register("seller")
+    thread = await thread_of(amina)
+    here, lamp = await listed(amina, thread_id=thread), await listed(seller)
+    about_here, about_lamp = await ask(bilal, here, "Is it real?"), await ask(seller, lamp, "Who wants it?")
+    subjects = [
+        ("listing", here["listing_id"]),
+        ("faq", about_here),
+        ("listing", lamp["listing_id"]),
+        ("faq", about_lamp),
+    ]
+    filed = [await report(bilal, kind, id_) for kind, id_ in subjects]
+    assert [one["subject"] for one in filed] == [{"kind": kind, "id": id_} for kind, id_ in subjects]
+
+    async def shown() -> list[dict[str, Any]]:
+        found = {one["report_id"]: one for one in (await root.post("report:list", limit=50))["reports"]}
+        return [{name: found[one["report_id"]][name] for name in LISTED} for one in filed]
+
+    nothing = dict.fromkeys(LISTED)
+    everybodys = {key: value for key, value in lamp.items() if key not in ("liked", "distance_m")}
+    [faq] = (await bilal.post("faq:list", listing_id=here["listing_id"]))["faqs"]
+    about = await shown()
+    assert about[1:3] == [nothing | {"faq": faq}, nothing | {"listing": everybodys}]
+    await amina.post("thread:delete", thread_id=thread)
+    await seller.post("account:delete", password=PASSWORD)
+    await parley.parley.jobs.empty_threads()
+    assert await shown() == [nothing] * 4
+    unseen = [*subjects, ("faq", lamp["listing_id"]), ("listing", about_lamp), ("listing", str(uuid4()))]
+    errors = [
+        await refused(bilal, "report:file", subject={"kind": kind, "id": id_}, reason="spam", client_id=uuid4().hex)
+        for kind, id_ in unseen
+    ]
+    assert {error["code"] for error in errors} == {"not_found"}
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
         ({"reason": ""}, "invalid"),
         ({"reason": "x" * 101}, "too_large"),
         ({"text": "x" * 2_001}, "too_large"),
-        ({"subject": {"kind": "listing", "id": str(uuid4())}}, "invalid"),
+        ({"subject": {"kind": "offer", "id": str(uuid4())}}, "invalid"),
         ({"subject": {"kind": "user", "id": str(uuid4()), "color": "red"}}, "invalid"),
         ({"subject": "user"}, "invalid"),
         ({"client_id": ""}, "invalid"),

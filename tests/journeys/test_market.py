@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from tests.browsers import Opens
 from tests.market import eur
 from tests.people import Device, Instance
@@ -11,6 +13,7 @@ from tests.people import Device, Instance
 LAMP = {"title": "Moon lamp, vintage", "category": "home_decor", "condition": "good"}
 
 
+@pytest.mark.both_postgres
 async def test_a_stranger_in_a_thread_becomes_a_buyer_with_a_receipt(
     new_instance: Callable[..., Awaitable[Instance]], browse: Opens
 ) -> None:

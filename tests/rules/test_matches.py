@@ -184,9 +184,10 @@ def test_noise_counts_only_where_there_is_nothing_else() -> None:
 
 
 def test_quality_has_its_steps() -> None:
-    steps = {n: quality(n) for n in (0, LEAST, 59, 60, 79, 80, 100)}
-    assert [str(each) for each in steps.values()] == [
-        *["possible"] * 3,
+    steps = {n: quality(n) for n in (0, LEAST - 1, LEAST, 59, 60, 79, 80, 100)}
+    assert [each and str(each) for each in steps.values()] == [
+        *[None] * 2,
+        *["possible"] * 2,
         *["good"] * 2,
         *["excellent"] * 2,
     ]

@@ -21,7 +21,7 @@ P, C = TransactionStatus.PENDING, TransactionStatus.COMPLETED
 CANCELLED, FAILED, REFUNDED = TransactionStatus.CANCELLED, TransactionStatus.FAILED, TransactionStatus.REFUNDED
 CELLS = list(product(TransactionStatus, Party, TransactionMove))
 
-# What the domain says, once more and in other words: who may do what to a deal that is pending, or completed.
+# What the domain says, once more and in other words: who may do what to a deal that is pending, completed or refunded.
 PENDING = {
     (Party.BUYER, TransactionMove.PAY): (P, P),
     (Party.BUYER, TransactionMove.CONFIRM): (P, C),
@@ -44,13 +44,18 @@ def test_every_cell_of_the_table_is_as_the_domain_says(
         expected = PENDING.get((party, move))
     elif status is C and move is TransactionMove.REFUND and party in GIVES_BACK:
         expected = (REFUNDED, REFUNDED)
+    elif (status, party, move) == (REFUNDED, Party.PROVIDER, TransactionMove.BOUNCE):
+        expected = (C, C)
     what = outcome(status, party, move)
     found = what and (what.standing(is_seconded=False), what.standing(is_seconded=True))
     assert found == expected
 
 
-def test_what_has_ended_stays_so() -> None:
-    assert {status for status, _, _ in TABLE} == {P, C}
+def test_what_has_ended_stays_so_but_for_a_refund_that_fails() -> None:
+    assert {status for status, _, _ in TABLE} == {P, C, REFUNDED}
+    assert [(party, move) for status, party, move in TABLE if status is REFUNDED] == [
+        (Party.PROVIDER, TransactionMove.BOUNCE)
+    ]
 
 
 def test_every_status_is_come_to() -> None:

@@ -61,8 +61,10 @@ HOMES = {
 
 MACHINERY = {
     "reservations": "what a listing's counts are made of",
+    "endings": "which negotiations have ended that no transaction could write at once",
     "payment_events": "what a payment provider has told us, once each",
     "payment_errands": "what it is still to be asked",
+    "failed_refunds": "what it said it had given back, and had not; transaction:receipt says when",
     "rooms": "heads of the log",
     "room_events": "the log",
     "command_keys": "the memory of client_ids, and of who has given a conversation which title",
@@ -90,7 +92,8 @@ BOUNDED: dict[str, str] = {  # text that people write and no CHECK bounds: the p
     "user_sessions.end_reason": "= made by the server: one of the words in the calls of handlers.sessions.end",
 }
 
-THEIRS = {"client_id", "intent_id", "charge_id", "event_id"}  # what clients and payment providers call things
+# What clients and payment providers call things.
+THEIRS = {"client_id", "intent_id", "charge_id", "event_id", "refund_id"}
 
 MONEY = re.compile(
     r"(^|_)(amount|balance|price|fee|payout|subtotal|total|cost|budget|discount|rate|step|accept_at|decline_below)s?($|_)"
