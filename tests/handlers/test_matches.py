@@ -57,6 +57,12 @@ async def looked_for(parley: Instance, *listings: dict[str, Any]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.fixture
+async def nothing_to_match(parley: Instance) -> None:
+    """Of the listings that other tests have left in this database, the job finds none."""
+    await set_(parley, "update listings set matched_edition = edition where matched_edition <> edition")
+
+
 async def mine(person: Person, listing: dict[str, Any] | None = None, **more: Any) -> list[dict[str, Any]]:
     asked = {"listing_id": listing["listing_id"]} if listing else {}
     page: dict[str, list[dict[str, Any]]] = await person.post("match:list", **asked, **more)
@@ -500,6 +506,7 @@ async def test_two_instances_that_look_at_once_find_it_once(
     assert len(await mine(bilal, wish)) == 1
 
 
+@pytest.mark.usefixtures("nothing_to_match")
 async def test_a_job_finds_what_an_instance_left_and_one_that_is_had_again(
     parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
 ) -> None:
@@ -520,6 +527,7 @@ async def test_a_job_finds_what_an_instance_left_and_one_that_is_had_again(
     assert len(await mine(bilal, late)) == 1
 
 
+@pytest.mark.usefixtures("nothing_to_match")
 async def test_what_a_suspended_owner_left_waits_for_their_return_and_is_not_looked_at_until_then(
     parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
 ) -> None:
@@ -555,6 +563,7 @@ async def test_what_ends_while_it_is_compared_is_not_matched(
     assert await stored(parley, wish) == 0
 
 
+@pytest.mark.usefixtures("nothing_to_match")
 async def test_one_that_fails_keeps_no_other_waiting(
     parley: Instance, monkeypatch: pytest.MonkeyPatch, amina: Person, bilal: Person, thing: str
 ) -> None:
