@@ -39,7 +39,8 @@ class Calls:
     def __init__(self) -> None:
         self.started: list[str] = []
         self._batched = SimpleNamespace(batch=True)
-        self.lane = Lane(self._start)
+        self.held: list[str] = []
+        self.lane = Lane(self._start, lambda: self.held.append("hold"), lambda: self.held.append("go on"))
 
     def _start(self, call: Call[Any]) -> None:
         self.started.append(cast("str", call.payload))
