@@ -173,7 +173,7 @@ class Session:
 
     async def paced(self) -> None:
         """Wait until the client has taken most of what was sent to it, or is gone."""
-        if self.backlog > PACE_BYTES and not self.is_closed:
+        while self.backlog > PACE_BYTES and not self.is_closed:  # of many that wait, the first may have filled it again
             waiter = asyncio.get_running_loop().create_future()
             if self._ready is None:
                 self._ready = []

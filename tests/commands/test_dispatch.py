@@ -79,22 +79,19 @@ async def test_consecutive_calls_of_a_batched_command_start_together_and_others_
 async def test_a_full_lane_is_not_read_until_some_are_answered() -> None:
     calls = Calls()
     calls.add(*("x" for _ in range(IN_LANE - 1)))
-    await calls.lane.room()
+    assert calls.held == []
     calls.add("x")
-    reading = asyncio.create_task(calls.lane.room())
-    await asyncio.sleep(0)
-    assert not reading.done()
+    assert calls.held == ["hold"]
     calls.lane.finished()
-    await reading
+    assert calls.held == ["hold", "go on"]
+    calls.lane.finished()
+    assert calls.held == ["hold", "go on"]
 
 
 async def test_what_a_client_that_has_left_was_waiting_for_is_not_started() -> None:
     calls = Calls()
     calls.add("b1", "b2", *("x" for _ in range(IN_LANE)))
-    reading = asyncio.create_task(calls.lane.room())
-    await asyncio.sleep(0)
     calls.lane.leave()
-    await reading
     calls.lane.finished()
     calls.lane.finished()
     assert calls.started == ["b1", "b2"]
