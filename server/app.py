@@ -23,7 +23,7 @@ from server.attachments import AttachmentRoutes
 from server.commands.context import Market, Services
 from server.commands.dispatch import Dispatcher
 from server.commands.gateway import Gateway
-from server.commands.limits import Limits
+from server.commands.limits import Limits, network_of
 from server.commands.links import Links
 from server.commands.meter import Meter
 from server.commands.passwords import Passwords
@@ -104,16 +104,21 @@ class Parley:
         register_rooms(self.joining)
         register_effects(self.services)
         meter = Meter()
-        self.dispatcher = Dispatcher(self.services, meter)
-        self.gateway = Gateway(self.dispatcher, Admitting(config.instance, max(1, config.pool_max // 2)))
+        self.dispatcher = Dispatcher(self.services, meter, in_flight=config.commands_in_flight)
+        admitting = Admitting(config.instance, at_once=max(1, config.pool_max // 2), per_user=config.sockets_per_user)
+        self.gateway = Gateway(self.dispatcher, admitting)
         self.wire = Server(
             self.gateway,
             address_of=partial(address_of, trusted_proxy=config.trusted_proxy),
+            network_of=network_of,
             ping_interval_ms=config.ping_interval_ms,
             ping_timeout_ms=config.ping_timeout_ms,
             connect_timeout_ms=config.connect_timeout_ms,
             frame_bytes=config.frame_bytes,
+            deflate=config.deflate,
             origins=config.origins,
+            per_address=config.sockets_per_address,
+            handshakes=config.rates["handshakes"],
         )
         self.jobs = Jobs(self.services, retention_days=config.retention_days)
         self._http = Http(

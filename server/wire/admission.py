@@ -1,25 +1,36 @@
-"""How many sessions an address may have, and how many may be opened a second. Pure: the time is given."""
+"""How many sessions an address may have, and how fast sessions are opened. Pure: the time is given."""
+
+from typing import Protocol
 
 from server.wire.refusals import Refusal
 
 
-class Admission:
-    """Counts sessions by address, and takes new ones at a rate. None for no bound."""
+class Rate(Protocol):
+    """A token bucket's measure: so many a second flow in, and so many wait in it at most."""
 
-    def __init__(self, *, per_address: int | None, per_second: float | None, burst: int) -> None:
+    @property
+    def per_second(self) -> float: ...
+    @property
+    def burst(self) -> int: ...
+
+
+class Admission:
+    """Counts sessions by address, and lets new ones in at a rate; None for no bound."""
+
+    def __init__(self, per_address: int | None, rate: Rate | None) -> None:
         self._per_address = per_address
-        self._per_second = per_second
-        self._burst = burst
-        self._left = float(burst)
-        self._at = 0.0
+        self._rate = rate
+        self._left = 0.0 if rate is None else float(rate.burst)
+        self._at: float | None = None
         self._open: dict[str, int] = {}
 
     def judge(self, address: str, now: float) -> None:
         """Let a session be opened. Raises `Refusal`, which says when to try again."""
         if self._per_address is not None and self._open.get(address, 0) >= self._per_address:
             raise Refusal(3, f"More than {self._per_address} connections from this address: close some.", 429)
-        if self._per_second is not None:
-            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        if self._rate is not None:
+            elapsed = 0.0 if self._at is None else now - self._at
+            self._left = min(self._rate.burst, self._left + elapsed * self._rate.per_second)
             self._at = now
             if self._left < 1:
                 raise Refusal(3, "Too many connect at once: come back in a moment.", 503, retry_after_s=1)
@@ -36,3 +47,8 @@ class Admission:
             self._open[address] = left
         else:
             del self._open[address]
+
+    @property
+    def addresses(self) -> int:
+        """How many addresses have sessions."""
+        return len(self._open)

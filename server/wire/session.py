@@ -182,27 +182,31 @@ class Session:
 
     def hold(self) -> None:
         """Let messages wait until `go_on`, and read no more of them than are on their way."""
-        if self._held is None and not self.is_closed:
+        if not (self.is_held or self.is_closed):
             self._held = deque()
             if self._ws is not None:
                 self._ws.pause()
 
     def go_on(self) -> None:
         """Deal with the messages that wait, in order, until one of them asks to hold again."""
-        held, self._held = self._held, None
-        if held is None:
+        if not self.is_held:
             return
-        while held and self._held is None and not self.is_closed:
+        held = self._take_held()
+        while held and not self.is_held:
             self._deal(*held.popleft())
-        again = self._held
-        if again is not None:
-            again.extendleft(reversed(held))
-        elif self.is_closed:
-            pass
+            if self.is_closed:
+                return
+        if self._held is not None:
+            self._held.extendleft(reversed(held))
         elif self._ws is not None:
             self._ws.resume()
         elif self._polling is not None:
             self._polling.go_on()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether messages wait."""
+        return self._held is not None
 
     def close(self) -> None:
         """End it from this side; the client hears of it behind what was sent before."""
@@ -309,7 +313,7 @@ class Session:
             polling.begin_post()
             try:
                 for packet in decode_payload(await self._engine.body_of(request)):
-                    while self._held is not None and not self.is_closed:
+                    while self.is_held:
                         await polling.read()
                     if self.is_closed:
                         raise BAD_REQUEST
@@ -348,6 +352,10 @@ class Session:
         self._polling = Polling(self.flowing)
 
     # inside
+
+    def _take_held(self) -> deque[tuple[bytes, bool]]:
+        held, self._held = self._held, None
+        return deque() if held is None else held
 
     def _messages(self, packet: Packet) -> Sequence[str | bytes]:
         return packet.messages(self.encoding)

@@ -12,7 +12,7 @@ import socketio
 from aiohttp import web
 
 from server.wire import codec
-from server.wire.admission import Admission
+from server.wire.admission import Admission, Rate
 from server.wire.codec import (
     ACK,
     BINARY_ACK,
@@ -61,8 +61,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     and without one everything, to handlers registered with `on`.
 
     Times are in milliseconds, sizes in bytes. `origins` are the web origins let in beside the same one (`*`: all); a
-    client without an Origin header, such as a phone, always is. `per_address` bounds the sessions of one address,
-    `handshakes` those opened a second, after `handshakes_burst` at once; None for no bound.
+    client without an Origin header, such as a phone, always is. `per_address` bounds the sessions of one address, or of
+    its network, as `network_of` sees it; `handshakes` how fast sessions are opened; None for no bound.
     """
 
     eio: Facade
@@ -73,6 +73,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         listener: Listener | None = None,
         *,
         address_of: Callable[[web.Request], str] = _peer,
+        network_of: Callable[[str], str] = str,
         ping_interval_ms: int = 25_000,
         ping_timeout_ms: int = 20_000,
         connect_timeout_ms: int = 10_000,
@@ -80,8 +81,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         deflate: bool = False,
         origins: Sequence[str] = (),
         per_address: int | None = None,
-        handshakes: float | None = None,
-        handshakes_burst: int = 1,
+        handshakes: Rate | None = None,
         namespaces: Sequence[str] = ("/",),
     ) -> None:
         super().__init__(
@@ -99,9 +99,10 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         self.eio.observers.clear()
         self._listener = listener
         self._address_of = address_of
+        self._network_of = network_of
         self._connect_timeout_s = connect_timeout_ms / 1000
         self._connections: dict[str, Connection] = {}
-        self._admission = Admission(per_address=per_address, per_second=handshakes, burst=handshakes_burst)
+        self._admission = Admission(per_address, handshakes)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -138,11 +139,12 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     # what the engine calls
 
     def opening(self, request: web.Request) -> None:
-        self._admission.judge(self._address_of(request), asyncio.get_running_loop().time())
+        network = self._network_of(self._address_of(request))
+        self._admission.judge(network, asyncio.get_running_loop().time())
 
     def opened(self, session: Session, request: web.Request) -> None:
         address = self._address_of(request)
-        self._admission.opened(address)
+        self._admission.opened(self._network_of(address))
         session.state = Client(address, request.headers.get("User-Agent", ""))
         if self.handlers or self.namespace_handlers:
             self.environ[session.sid] = _environ(request, address)
@@ -174,7 +176,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
 
     def ended(self, session: Session, reason: Reason) -> None:
         client: Client = session.state
-        self._admission.ended(client.address)
+        self._admission.ended(self._network_of(client.address))
         if client.timer is not None:
             client.timer.cancel()
         self._forget(session, client)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from rules.users import Scope
 from server.commands.context import Call
-from server.commands.dispatch import IN_LANE, Lane
+from server.commands.dispatch import Lane
 from server.errors import Conflict, Unavailable
 from storage import Connection, Database, rooms, users
 from storage import _db as db_module
@@ -33,6 +33,9 @@ def migrated_database(shared_database: str) -> str:
 # one client's order
 
 
+IN_FLIGHT = 64
+
+
 class Calls:
     """What a lane has started, by name. `b…` are calls of one batched command, others of commands of their own."""
 
@@ -40,7 +43,7 @@ class Calls:
         self.started: list[str] = []
         self._batched = SimpleNamespace(batch=True)
         self.held: list[str] = []
-        self.lane = Lane(self._start, lambda: self.held.append("hold"), lambda: self.held.append("go on"))
+        self.lane = Lane(self._start, IN_FLIGHT, lambda: self.held.append("hold"), lambda: self.held.append("go on"))
 
     def _start(self, call: Call[Any]) -> None:
         self.started.append(cast("str", call.payload))
@@ -78,7 +81,7 @@ async def test_consecutive_calls_of_a_batched_command_start_together_and_others_
 
 async def test_a_full_lane_is_not_read_until_some_are_answered() -> None:
     calls = Calls()
-    calls.add(*("x" for _ in range(IN_LANE - 1)))
+    calls.add(*("x" for _ in range(IN_FLIGHT - 1)))
     assert calls.held == []
     calls.add("x")
     assert calls.held == ["hold"]
@@ -90,7 +93,7 @@ async def test_a_full_lane_is_not_read_until_some_are_answered() -> None:
 
 async def test_what_a_client_that_has_left_was_waiting_for_is_not_started() -> None:
     calls = Calls()
-    calls.add("b1", "b2", *("x" for _ in range(IN_LANE)))
+    calls.add("b1", "b2", *("x" for _ in range(IN_FLIGHT)))
     calls.lane.leave()
     calls.lane.finished()
     calls.lane.finished()

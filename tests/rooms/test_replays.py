@@ -190,7 +190,9 @@ async def test_joins_of_a_client_that_reads_nothing_hold_no_pages(
     amina = await parley.person("amina")
     chat = await parley.chat(amina, await parley.person("bilal"))
     for n in range(12):
-        await amina.post("message:send", conversation_id=chat, client_id=f"k{n}", text="🌙" * 9_990)  # two are more than the pace, whatever the kernel takes of them
+        await amina.post(
+            "message:send", conversation_id=chat, client_id=f"k{n}", text="🌙" * 9_990
+        )  # two are more than the pace, whatever the kernel takes of them
     phone = Deaf(parley)
     deaf.append(phone)
     session = parley.parley.wire.eio.sessions[await phone.connect(amina)]

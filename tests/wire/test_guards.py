@@ -102,7 +102,7 @@ async def nothing_left(parley: Instance) -> None:
     await until(lambda: not wire.sessions, f"{wire.sessions} sessions are left")
     assert len(wire) == 0
     await until(lambda: not delivery.sockets() and not delivery.watched, f"{delivery.sockets()} are left")
-    assert not wire._admission._open
+    assert not wire._admission.addresses
     assert not any(wire.eio.heartbeat._due.values())
     assert not wire.environ
     assert not wire.manager.rooms
