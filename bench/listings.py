@@ -219,11 +219,11 @@ def main() -> None:
         postgres = Postgres(folder, cores.rest)
         stack.callback(postgres.stop)
         site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        asyncio.run(fill(site._dsn))
+        asyncio.run(fill(site.dsn))
         postgres.checkpoint()
         (server,) = site.start(1, cores.server, None)
         stack.callback(server.stop)
-        timings = asyncio.run(run(f"http://127.0.0.1:{server.port}", secret, site._dsn, times, options.cases))
+        timings = asyncio.run(run(f"http://127.0.0.1:{server.port}", secret, site.dsn, times, options.cases))
     show(timings, times, machine)
 
 

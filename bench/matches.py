@@ -164,10 +164,10 @@ def main() -> None:
         postgres = Postgres(folder, cores.rest)
         stack.callback(postgres.stop)
         site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        asyncio.run(fill(site._dsn))
-        asyncio.run(prepare(site._dsn))
+        asyncio.run(fill(site.dsn))
+        asyncio.run(prepare(site.dsn))
         postgres.checkpoint()
-        timings = asyncio.run(run(site._dsn, secret, max(20, options.times)))
+        timings = asyncio.run(run(site.dsn, secret, max(20, options.times)))
     show(timings, machine)
 
 

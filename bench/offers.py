@@ -277,10 +277,10 @@ def main() -> None:
         postgres = Postgres(folder, cores.rest)
         stack.callback(postgres.stop)
         site = Site(PARLEY, postgres, [CROWD], secret, folder)
-        listings = asyncio.run(fill(site._dsn))
+        listings = asyncio.run(fill(site.dsn))
         postgres.checkpoint()
         if options.profile:
-            asyncio.run(profile(site._dsn, secret, hot(listings)))
+            asyncio.run(profile(site.dsn, secret, hot(listings)))
             return
         with patch.dict(RATES_OFF, PARLEY_RATE_OFFER_MOVES="off"):
             (server,) = site.start(1, cores.server, None)

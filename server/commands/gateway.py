@@ -151,7 +151,7 @@ class Gateway:
 
         def done(answer: Answer) -> None:
             if ack_id is not None:
-                connection.send(ack_packet(ack_id, answer.body))
+                connection.answer(ack_packet(ack_id, answer.body))
             elif answer.code != "ok":
                 logger.info("unheard_error", command=name[:100], code=answer.code)
 

@@ -24,6 +24,7 @@ ATTACHMENTS = 10  # binary attachments of one packet
 ACK_DIGITS = 15  # of an ack's id: it stays exact in every client's numbers
 DEFLATE_BYTES = 1024  # what is shorter is not worth compressing
 LEVELS = 64  # of nesting in a msgpack packet; what a payload may have is bounded above
+ELEMENTS = 8192  # of one array in msgpack: room is made for as many as a header says before any of them has come
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = range(7)
 
@@ -213,7 +214,7 @@ def parse_packed(data: bytes) -> Received:
     Bytes are the exception: they are what attachments are in JSON.
     """
     try:
-        fields = msgpack.unpackb(data, ext_hook=_refuse_extension, strict_map_key=True)
+        fields = msgpack.unpackb(data, ext_hook=_refuse_extension, strict_map_key=True, max_array_len=ELEMENTS)
     except (msgpack.UnpackException, ValueError, RecursionError, OverflowError) as error:
         raise ValueError("not msgpack") from error
     if not isinstance(fields, dict):
@@ -280,6 +281,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number beyond all measure")
+    return number
+
+
 def loads(text: str | bytes, **_: Any) -> Any:
     """Decode JSON. Raises ValueError where it is malformed, NaN and Infinity included, or nested beyond all measure.
 
@@ -289,8 +297,10 @@ def loads(text: str | bytes, **_: Any) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
+        # Of bytes the standard library would guess the encoding, and let halves of pairs through.
+        decoded = text if isinstance(text, str) else text.decode()
         try:
-            return json.loads(text, parse_constant=_refuse_constant)
+            return json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite)
         except RecursionError:
             raise ValueError("nested too deep") from None
 

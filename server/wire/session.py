@@ -100,18 +100,19 @@ class _Stall:
 class Session:
     """One client's session, over polling, a WebSocket, or first the one and then the other.
 
-    `state` belongs to what stands on it. `is_flowing` says that what is sent may go straight to the WebSocket: it is
-    open, and its client takes what it is given.
+    `state` belongs to what stands on it. `is_flowing` says that what is sent may go straight to `write`: a WebSocket is
+    open, its client takes what it is given, and nothing waits that goes before.
     """
 
     __slots__ = (
+        "_along",
         "_engine",
         "_held",
+        "_is_slow",
         "_polling",
         "_probe",
         "_ready",
         "_stall",
-        "_write",
         "_ws",
         "due",
         "encoding",
@@ -120,6 +121,7 @@ class Session:
         "is_flowing",
         "sid",
         "state",
+        "write",
     )
 
     def __init__(self, engine: Keeper, sid: str) -> None:
@@ -132,12 +134,14 @@ class Session:
         self.due = 0
         self._engine = engine
         self._ws: WebSocket | None = None
-        self._write: Callable[[bytes], None] = _nowhere
+        self.write: Callable[[bytes], None] = _nowhere
         self._polling: Polling | None = None
         self._probe: Trial | None = None
         self._held: deque[tuple[bytes, bool]] | None = None
         self._ready: list[asyncio.Future[None]] | None = None
         self._stall: _Stall | None = None
+        self._is_slow = False
+        self._along: bytes | None = None
 
     # what stands on it calls
 
@@ -159,7 +163,7 @@ class Session:
         False where it was dropped: the session is closed, or the packet may be dropped and the client is far behind.
         """
         if self.is_flowing:
-            self._write(packet.frames[self.encoding] or packet.encode(self.encoding))
+            self.write(packet.frames[self.encoding] or packet.encode(self.encoding))
             return True
         if self.is_closed or (droppable and self.backlog > DROP_BYTES):
             return False
@@ -168,8 +172,20 @@ class Session:
         elif self._polling is not None:
             self._polling.give([f"4{each}" if isinstance(each, str) else each for each in self._messages(packet)])
         if self.backlog > BACKLOG_BYTES:
-            self.abort()
-        return not self.is_closed
+            self._overflow()
+        return True
+
+    def push_along(self, packet: Packet) -> None:
+        """Send a packet with the next one, in one write; at the latest when this turn of the loop is over.
+
+        An answer goes out so with what it has caused: a system call costs more than all the rest of a packet.
+        """
+        if self.is_flowing:
+            self.is_flowing = False
+            self._along = packet.frames[self.encoding] or packet.encode(self.encoding)
+            asyncio.get_running_loop().call_soon(self._go_along)
+        else:
+            self.push(packet)
 
     async def paced(self) -> None:
         """Wait until the client has taken most of what was sent to it, or is gone."""
@@ -189,19 +205,9 @@ class Session:
 
     def go_on(self) -> None:
         """Deal with the messages that wait, in order, until one of them asks to hold again."""
-        if not self.is_held:
-            return
-        held = self._take_held()
-        while held and not self.is_held:
-            self._deal(*held.popleft())
-            if self.is_closed:
-                return
-        if self._held is not None:
-            self._held.extendleft(reversed(held))
-        elif self._ws is not None:
-            self._ws.resume()
-        elif self._polling is not None:
-            self._polling.go_on()
+        held, self._held = self._held, None
+        if held is not None:
+            self._deal_with(held)
 
     @property
     def is_held(self) -> bool:
@@ -210,6 +216,7 @@ class Session:
 
     def close(self) -> None:
         """End it from this side; the client hears of it behind what was sent before."""
+        self._go_along()
         if self._ws is not None and not self.is_closed:
             self._ws.close()
         self._end(Reason.SERVER)
@@ -240,12 +247,14 @@ class Session:
 
     def slowed(self) -> None:
         """More waits than should."""
+        self._is_slow = True
         self.is_flowing = False
 
     def flowing(self) -> None:
         """Little waits."""
+        self._is_slow = False
         self._stall = None
-        self.is_flowing = self._ws is not None and not self.is_closed
+        self._flow()
         self._release()
 
     def lost(self, *, malformed: bool) -> None:
@@ -257,8 +266,9 @@ class Session:
     def open(self, ws: WebSocket) -> None:
         """Go over a WebSocket from now on."""
         self._ws, self._probe = ws, None
-        self._write = ws.write
-        self.is_flowing = True
+        self.write = ws.write
+        self._is_slow = False
+        self._flow()
         if ws.is_deflated:
             self.encoding = self.encoding.deflated()
         if self._held is not None:
@@ -267,7 +277,7 @@ class Session:
         if polling is not None:
             for packet in polling.hand_over():
                 is_text = isinstance(packet, str)
-                self._write(frame(Kind.TEXT, packet.encode()) if is_text else frame(Kind.BINARY, packet))  # type: ignore
+                self.write(frame(Kind.TEXT, packet.encode()) if is_text else frame(Kind.BINARY, packet))  # type: ignore
             self._release()
 
     def ask(self) -> None:
@@ -282,7 +292,7 @@ class Session:
         backlog = self.backlog
         if not backlog:
             self._stall = None
-            self.is_flowing = self._ws is not None and not self.is_closed
+            self._flow()
         elif self._stall is None:
             self._stall = _Stall(backlog, now)
             self.is_flowing = False  # what is sent is counted from here on, so that what is taken can be told
@@ -353,18 +363,47 @@ class Session:
 
     # inside
 
-    def _take_held(self) -> deque[tuple[bytes, bool]]:
-        held, self._held = self._held, None
-        return deque() if held is None else held
+    def _deal_with(self, held: deque[tuple[bytes, bool]]) -> None:
+        while held and self._held is None:
+            self._deal(*held.popleft())
+            if self.is_closed:
+                return
+        if self._held is not None:
+            self._held.extendleft(reversed(held))
+        elif self._ws is not None:
+            self._ws.resume()
+        elif self._polling is not None:
+            self._polling.go_on()
 
     def _messages(self, packet: Packet) -> Sequence[str | bytes]:
         return packet.messages(self.encoding)
 
     def _give(self, frames: bytes) -> None:
         """Write to a client for which something may wait."""
+        if self._along is not None:
+            frames, self._along = self._along + frames, None
         if self._stall is not None:
             self._stall.give(len(frames))
-        self._write(frames)
+        self.write(frames)
+        self._flow()
+
+    def _go_along(self) -> None:
+        """Write what was to go along with something, where nothing has come."""
+        if self._along is not None:
+            self._give(b"")
+
+    def _flow(self) -> None:
+        """Let what is sent go straight to the WebSocket, where nothing speaks against it."""
+        held_up = self._is_slow or self.is_closed or self._stall is not None or self._along is not None
+        self.is_flowing = self._ws is not None and not held_up
+
+    def _overflow(self) -> None:
+        """Cut a client that is too far behind. It ends in the loop's next turn: whoever sends may be amid a crowd."""
+        if self.write is not _nowhere:
+            self.write = _nowhere
+            if self._ws is not None:
+                self._ws.abort()
+            asyncio.get_running_loop().call_soon(self.abort)
 
     def _deal(self, message: bytes, is_binary: bool) -> None:
         """A message that had to wait."""
@@ -390,8 +429,8 @@ class Session:
             return
         self.is_closed = True
         self.is_flowing = False
-        self._write = _nowhere
-        self._held = self._stall = None
+        self.write = _nowhere
+        self._held = self._stall = self._along = None
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.abort()
