@@ -45,6 +45,7 @@ from storage import Database
 from storage import rooms as room_table
 
 FLUSH_S = 0.25  # for the last packets to leave before the sockets are closed
+IDLE_S = 75.0  # an HTTP connection on which no whole request comes is closed; longer than proxies keep theirs
 BACKLOG = 4096  # of the listening socket: a reconnect storm waits there rather than being refused
 
 logger = structlog.get_logger("parley")
@@ -135,7 +136,9 @@ class Parley:
         self._http.attach(app, lambda: self.bus.state)
         AttachmentRoutes(self.services, self._http).attach(app)
         WebhookRoutes(self.services).attach(app)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1, keepalive_timeout=IDLE_S
+        )
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
         await self._site.start()
@@ -198,6 +201,7 @@ class _State(Collector):
         gauges = (
             ("parley_connections", "Sockets connected.", len(parley.wire)),
             ("parley_sessions", "Engine.IO sessions, those that are connecting included.", parley.wire.sessions),
+            ("parley_tasks", "Tasks of the event loop, this scrape's own included.", len(asyncio.all_tasks())),
             ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
             ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
         )

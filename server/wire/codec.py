@@ -288,6 +288,10 @@ def _finite(digits: str) -> float:
     return number
 
 
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else _finite(digits)  # as orjson has it: what 64 bits don't hold is a float
+
+
 def loads(text: str | bytes, **_: Any) -> Any:
     """Decode JSON. Raises ValueError where it is malformed, NaN and Infinity included, or nested beyond all measure.
 
@@ -300,7 +304,7 @@ def loads(text: str | bytes, **_: Any) -> Any:
         # Of bytes the standard library would guess the encoding, and let halves of pairs through.
         decoded = text if isinstance(text, str) else text.decode()
         try:
-            return json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite)
+            return json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
         except RecursionError:
             raise ValueError("nested too deep") from None
 

@@ -5,11 +5,14 @@ for those whose clients take nothing.
 """
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from server.wire.frames import Kind, frame
 from server.wire.heartbeat import Heartbeat
@@ -29,6 +32,8 @@ from server.wire.websocket import Switching
 LOOK_S = 1.0  # between two looks for those that take nothing
 LINGER_S = 10.0  # that a polling client has to fetch what was said last
 SID_BYTES = 15  # of randomness: a sid is what the polling client is known by
+
+log = logging.getLogger("parley.wire")
 
 
 class Engine:
@@ -91,21 +96,27 @@ class Engine:
         if transport == "websocket":
             return await self._upgrade(session, request)
         if method == "GET":
-            return web.Response(body=await session.poll(), content_type="text/plain", charset="utf-8")
+            body = await session.poll()
+            if request.transport is None:  # the client has gone, and what was for it with it
+                session.abort(Reason.TRANSPORT_CLOSE)
+            return web.Response(body=body, content_type="text/plain", charset="utf-8")
         if method != "POST":
             raise BAD_REQUEST
         await session.post(request)
         return web.Response(text="ok", content_type="text/html")
 
     async def body_of(self, request: web.Request) -> bytes:
-        """A request's body. Raises HTTPRequestEntityTooLarge, and ConnectionError where the client has gone."""
+        """A request's body. Raises HTTPRequestEntityTooLarge, ValueError where it is no body, and ConnectionError."""
         size, body = request.content_length or 0, bytearray()
         if size <= self.most_bytes:
-            async for piece in request.content.iter_any():
-                body += piece
-                size = len(body)
-                if size > self.most_bytes:
-                    break
+            try:
+                async for piece in request.content.iter_any():
+                    body += piece
+                    size = len(body)
+                    if size > self.most_bytes:
+                        break
+            except (web.RequestPayloadError, HttpProcessingError):
+                raise ValueError("a body that is not sent as it says") from None
         if size > self.most_bytes:
             raise web.HTTPRequestEntityTooLarge(self.most_bytes, size)
         return bytes(body)
@@ -133,9 +144,12 @@ class Engine:
         """Let a WebSocket try to take over from polling; one too many is closed, and the session stays as it is."""
         switching, probe = Switching(request, deflate=self.deflate), Probe(session)
         is_tried = session.probe(probe)
-        probe.ws = ws = await switching.take_over(request, probe, self.most_bytes)
+        try:
+            probe.ws = ws = await switching.take_over(request, probe, self.most_bytes)
+        finally:
+            if probe.ws is None:
+                probe.lost(malformed=False)
         if ws is None:
-            probe.lost(malformed=False)
             return switching
         switching.begin(request, ws)
         if not is_tried:
@@ -190,23 +204,34 @@ class Engine:
         loop = asyncio.get_running_loop()
         now = loop.time()
         to_ask, dead = self.heartbeat.advance(now)
+        self._timer = loop.call_at(self.heartbeat.next_at(now), self._beat)
         for session in to_ask:
             session.ask()
         for session in dead:
-            session.abort(Reason.PING_TIMEOUT)
+            if session.is_held:  # nothing is read from it: its answer may be there
+                self.heartbeat.add(session, now)
+            else:
+                _apart(session.abort, Reason.PING_TIMEOUT)
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             for session in list(self.sessions.values()):
-                session.look(now)
-        self._timer = loop.call_at(self.heartbeat.next_at(now), self._beat)
+                _apart(session.look, now)
 
     async def shutdown(self) -> None:
         """Stop the heartbeat, and cut whoever is there."""
         for session in list(self.sessions.values()):
-            session.abort(Reason.SERVER)
+            _apart(session.abort, Reason.SERVER)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _apart(deed: Callable[[Any], None], argument: Any) -> None:
+    """Do it to one session; where what stands on it breaks of that, the others are none the worse."""
+    try:
+        deed(argument)
+    except Exception:
+        log.exception("a session's end broke what stood on it")
 
 
 def _own_origins(request: web.Request) -> set[str]:

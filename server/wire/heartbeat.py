@@ -29,8 +29,9 @@ class Heartbeat(Generic[S]):
         self._due: dict[int, set[S]] = {}
 
     def next_at(self, now: float) -> float:
-        """When to look again."""
-        return (int(now / self.tick_s) + 1) * self.tick_s
+        """When to look again: later than now."""
+        at = (int(now / self.tick_s) + 1) * self.tick_s
+        return at if at > now else at + self.tick_s  # where the quotient was rounded down
 
     def add(self, session: S, now: float) -> None:
         """Ask it an interval from now."""

@@ -54,6 +54,7 @@ class Polling:
     def hand_over(self) -> list[str | bytes]:
         """All that waited, for the WebSocket that takes over; the poll that waits ends with nothing."""
         packets = self.clear()
+        self.taken = _nothing  # what that poll takes says nothing of the WebSocket
         if self._poll is not None:
             self._packets = [NOOP]
             self._wake()
@@ -106,3 +107,7 @@ class Polling:
     def _wake(self) -> None:
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
+
+
+def _nothing() -> None:
+    """For whom it makes no difference."""

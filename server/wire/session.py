@@ -278,6 +278,7 @@ class Session:
             for packet in polling.hand_over():
                 is_text = isinstance(packet, str)
                 self.write(frame(Kind.TEXT, packet.encode()) if is_text else frame(Kind.BINARY, packet))  # type: ignore
+            polling.go_on()  # a POST that has not been answered: what is left of it waits here
             self._release()
 
     def ask(self) -> None:
@@ -323,7 +324,7 @@ class Session:
             polling.begin_post()
             try:
                 for packet in decode_payload(await self._engine.body_of(request)):
-                    while self.is_held:
+                    while self.is_held and self._polling is polling:
                         await polling.read()
                     if self.is_closed:
                         raise BAD_REQUEST
@@ -331,10 +332,10 @@ class Session:
                     self.received(packet if isinstance(packet, bytes) else packet.encode(), is_binary=is_binary)
             finally:
                 polling.end_post()
-        except (ValueError, Overlap):
+        except (ValueError, Overlap, ConnectionError):
             self.abort()
             raise BAD_REQUEST from None
-        except (ConnectionError, web.HTTPException):
+        except Exception:
             self.abort()
             raise
 
@@ -403,6 +404,9 @@ class Session:
             self.write = _nowhere
             if self._ws is not None:
                 self._ws.abort()
+            asyncio.get_running_loop().call_soon(self.abort)
+        elif self._polling is not None:
+            self._polling.clear()
             asyncio.get_running_loop().call_soon(self.abort)
 
     def _deal(self, message: bytes, is_binary: bool) -> None:

@@ -133,8 +133,16 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             eio_sid = self.manager.eio_sid_from_sid(sid, "/")
             if eio_sid in self._connections:
                 self._connections[eio_sid].close()
-        else:
-            await super().disconnect(sid, namespace, ignore_queue)
+            return
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace or "/")
+        await super().disconnect(sid, namespace, ignore_queue)
+        session = self.eio.sessions.get(eio_sid)
+        if session is not None and not session.is_closed:
+            self._leave(session, namespace or "/")
+
+    async def shutdown(self) -> None:
+        """End all sessions. Whoever asks for it says so in the log: the base class would say it too."""
+        await self.eio.shutdown()
 
     # what the engine calls
 
@@ -146,7 +154,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         address = self._address_of(request)
         self._admission.opened(self._network_of(address))
         session.state = Client(address, request.headers.get("User-Agent", ""))
-        if self.handlers or self.namespace_handlers:
+        if self._listener is None or self.handlers or self.namespace_handlers:
             self.environ[session.sid] = _environ(request, address)
             self.eio.observe("connect", session.sid, self.environ[session.sid])
         self._await_connect(session)
@@ -275,7 +283,13 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     async def _admit_by_handler(self, session: Session, client: Client, namespace: str, auth: Any) -> None:
         """Let a handler judge a connect. What it emits to the client follows the answer to the connect."""
         client.early = {**(client.early or {}), namespace: []}
-        await self._handle_connect(session.sid, namespace, auth)
+        try:
+            await self._handle_connect(session.sid, namespace, auth)
+        except Exception:  # the library leaves a client whose handler has broken where it is
+            half = self.manager.sid_from_eio_sid(session.sid, namespace)
+            if half is not None:
+                self.manager.basic_disconnect(half, namespace)
+            raise
         early = client.early.pop(namespace)
         sid = self.manager.sid_from_eio_sid(session.sid, namespace)
         if sid is None:
@@ -312,9 +326,15 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         """A client has left a namespace; its session stands, and may connect anew."""
         if namespace == "/" and client.connection is not None:
             self._forget(session, client)
-        elif client.namespaces is not None:
-            client.namespaces.discard(namespace)
+        else:
             self.start_background_task(self._left, session.sid, namespace, Reason.CLIENT)
+        self._leave(session, namespace)
+
+    def _leave(self, session: Session, namespace: str) -> None:
+        """A client is in a namespace no more; in none at all it has the time to connect that it had at first."""
+        client: Client = session.state
+        if client.namespaces is not None:
+            client.namespaces.discard(namespace)
         if client.connection is None and not client.namespaces:
             self._await_connect(session)
 
@@ -337,6 +357,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         client: Client = session.state
         if client.timer is not None:
             client.timer.cancel()
+        if session.is_closed:
+            return
         loop = asyncio.get_running_loop()
         client.timer = loop.call_later(self._connect_timeout_s, session.abort, Reason.TRANSPORT_CLOSE)
 

@@ -103,6 +103,7 @@ class WebSocket(asyncio.Protocol):
         if not self._is_closing:
             self._is_closing = True
             self.write(close_frame(code))
+            self.transport.resume_reading()  # for its answer
             self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
 
     def abort(self) -> None:
@@ -179,7 +180,10 @@ class WebSocket(asyncio.Protocol):
             self._fail(CloseCode.INTERNAL_ERROR)
 
     def _break(self, error: BaseException) -> None:
+        """The reader understands no more, not even that the client closes: it is shown that nothing comes any more."""
         self._fail(error.code if isinstance(error, WebSocketError) else CloseCode.PROTOCOL_ERROR)
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
 
     def fail(self, message: bytes, *, is_binary: bool) -> None:
         """End it for a message that is malformed."""
@@ -216,7 +220,8 @@ class Switching(web.StreamResponse):
     def __init__(self, request: web.Request, *, deflate: bool) -> None:
         headers = request.headers
         key = headers.get("Sec-WebSocket-Key", "")
-        if headers.get("Upgrade", "").strip().lower() != "websocket" or not request._message.upgrade:
+        is_asked = request.method == "GET" and request._message.upgrade
+        if not is_asked or headers.get("Upgrade", "").strip().lower() != "websocket":
             raise web.HTTPBadRequest(text="This is no WebSocket handshake: there is no upgrade.")
         if headers.get("Sec-WebSocket-Version") != "13":
             raise web.HTTPBadRequest(text="Speak version 13.", headers={"Sec-WebSocket-Version": "13"})

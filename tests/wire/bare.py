@@ -65,11 +65,18 @@ class Above:
 class Site:
     """What serves on a port."""
 
-    def __init__(self, port: int, http: aiohttp.ClientSession) -> None:
-        self.port = port
+    def __init__(self, runner: web.AppRunner, http: aiohttp.ClientSession) -> None:
+        self.port: int = runner.addresses[0][1]
+        self._runner = runner
         self.http = http
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{self.port}"
         self.path = "/socket.io/"
+
+    @property
+    def requests(self) -> int:
+        """Connections on which aiohttp serves HTTP."""
+        assert self._runner.server is not None
+        return sum(each.transport is not None for each in self._runner.server.connections)
 
     async def raw(self, query: str = "", **named: Any) -> Raw:
         """A WebSocket that is open, without a protocol's manners; it has read the opening of the session."""
@@ -109,7 +116,7 @@ async def serving(app: web.Application, **options: Any) -> AsyncIterator[Site]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as http:
-        yield Site(runner.addresses[0][1], http)
+        yield Site(runner, http)
     await runner.cleanup()
 
 

@@ -61,15 +61,20 @@ def test_who_asks_and_opens_nothing_is_not_counted_against_the_address() -> None
 
 
 def test_a_burst_is_let_in_and_then_a_rate_over_all_addresses() -> None:
-    admission = Admission(None, Rate(10.0, 3))
+    admission = Admission(None, Rate(8.0, 3))
     let_in = [refused(admission, str(n), 100.0) is None for n in range(5)]
     assert let_in == [True, True, True, False, False]
-    refusal = refused(admission, "x", 100.05)
+    refusal = refused(admission, "x", 100.0625)
     assert refusal is not None
     assert (refusal.status, refusal.retry_after_s) == (503, 1)
-    assert refused(admission, "x", 100.1) is None
-    assert refused(admission, "x", 100.1) is not None
-    assert [refused(admission, "x", 200.0) is None for _ in range(4)] == [True, True, True, False]  # never over the burst
+    assert refused(admission, "x", 100.125) is None
+    assert refused(admission, "x", 100.125) is not None
+    assert [refused(admission, "x", 200.0) is None for _ in range(4)] == [
+        True,
+        True,
+        True,
+        False,
+    ]  # never over the burst
 
 
 def test_who_is_refused_for_the_address_takes_nothing_of_the_rate() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from server.wire.heartbeat import Heartbeat
@@ -53,7 +55,7 @@ def test_who_answers_is_asked_again_an_interval_later_and_never_given_up() -> No
             times.append(at)
             heartbeat.answered(heart, at + 0.01)
     assert len(times) == 10
-    assert all(9.4 < after - before < 10.3 for before, after in zip(times, times[1:], strict=False))
+    assert all(9.4 < after - before < 10.3 for before, after in pairwise(times))
 
 
 def test_an_answer_that_nobody_asked_for_changes_nothing() -> None:
