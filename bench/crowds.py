@@ -31,6 +31,11 @@ class Crowd:
         """How many conversations there are."""
         return self.people // self.size * self.rooms_each
 
+    @property
+    def talks(self) -> bool:
+        """Whether they talk in one conversation each, or only connect, with all that they are in."""
+        return self.senders > 0 or self.rooms_each == 1
+
     @cached_property
     def user_ids(self) -> list[UUID]:
         """The people."""
@@ -45,6 +50,11 @@ class Crowd:
     def conversation_ids(self) -> list[UUID]:
         """The conversations."""
         return [uuid5(_SPACE, f"{self.name} conversation {n}") for n in range(self.conversations)]
+
+    def rooms_of(self, person: int) -> list[UUID]:
+        """The conversations that a person is in."""
+        first = self.talks_in(person)
+        return self.conversation_ids[first : first + self.rooms_each]
 
     def members(self, conversation: int) -> range:
         """The numbers of a conversation's people."""

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NODE_FOLDER = Path(__file__).parent / "node"
 LOAD_FOLDER = Path(__file__).parent / "load"
+FLOOR = LOAD_FOLDER / "floor.c"
 CACHE = ROOT / ".bench"
 TOOLS = {
     "taskset": "util-linux",
@@ -73,14 +74,23 @@ def valkey_server() -> Path:
 
 
 def load_generator() -> Path:
-    """Compile the load generator where its sources are newer than what was made of them; its path."""
-    sources = sorted(LOAD_FOLDER.glob("*.c"))
-    newest = max(path.stat().st_mtime for path in LOAD_FOLDER.iterdir())
-    binary = CACHE / "load"
+    """The load generator's program."""
+    return _compiled("load", sorted(path for path in LOAD_FOLDER.glob("*.c") if path != FLOOR))
+
+
+def floor_program() -> Path:
+    """The program that measures what `send()` alone takes."""
+    return _compiled("floor", [FLOOR])
+
+
+def _compiled(name: str, sources: list[Path]) -> Path:
+    """Compile a program where its sources are newer than what was made of them; its path."""
+    newest = max(path.stat().st_mtime for path in [*sources, *LOAD_FOLDER.glob("*.h")])
+    binary = CACHE / name
     if not binary.exists() or binary.stat().st_mtime < newest:
         CACHE.mkdir(exist_ok=True)
         flags = ["-O2", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
-        _run(["gcc", *flags, "-o", str(binary), *map(str, sources)], "The load generator does not compile")
+        _run(["gcc", *flags, "-o", str(binary), *map(str, sources)], f"The program {name} does not compile")
     return binary
 
 

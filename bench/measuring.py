@@ -12,7 +12,7 @@ from bench.load import Figures, Load
 from bench.machine import Cores
 from bench.peers import Site
 from bench.scenarios import Scenario
-from bench.seeding import write_people
+from bench.seeding import jwt, names_of_rooms, write_people
 from bench.services import Postgres, Process, Redis, wait_until_quiet
 
 Told = Callable[[str], None]
@@ -68,17 +68,18 @@ class Run:
     def measure(self, scenario: Scenario) -> Outcome:
         """Measure every site in turn, `reps` times, after one round that does not count."""
         people = self.folder / f"{scenario.name}.people"
-        write_people(scenario.crowd, scenario.instances, self.secret, people)
-        outcome = Outcome(scenario, {site.peer.name: [] for site in self.sites})
+        write_people([scenario.crowd], scenario.instances, names_of_rooms if scenario.bare else jwt(self.secret), people)
+        sites = [site for site in self.sites if site.peer.bare == scenario.bare]
+        outcome = Outcome(scenario, {site.peer.name: [] for site in sites})
         with ExitStack() as stack:
             living: dict[str, list[Process]] = {}
             if not scenario.fresh:
-                for site in self.sites:
+                for site in sites:
                     living[site.peer.name] = self._start(site, scenario, stack)
-                for site in self.sites:
+                for site in sites:
                     self._once(replace(self.load, secs=1.0), scenario, people, living[site.peer.name])
             for rep in range(self.reps):
-                for site in self.sites:
+                for site in sites:
                     with ExitStack() as once:
                         servers = living.get(site.peer.name) or self._start(site, scenario, once)
                         figures = self._once(self.load, scenario, people, servers)
@@ -102,6 +103,6 @@ class Run:
 def _line(scenario: Scenario, peer: str, rep: int, figures: Figures) -> str:
     measure = scenario.measure
     return (
-        f"{scenario.name:10} {rep + 1}  {peer:8} {figures[measure.key]:9.2f} {measure.unit}"
+        f"{scenario.name:14} {rep + 1}  {peer:8} {figures[measure.key]:9.2f} {measure.unit}"
         f"{'' if figures['ok'] else '   WRONG: see its counts with --json'}"
     )

@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench import seeding
@@ -16,8 +17,10 @@ from bench.crowds import Crowd
 from bench.machine import NODE_FOLDER
 from bench.services import Postgres, Process, free_port, libpq
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 LINE = 240  # characters of a log line that are shown
-RATES_OFF = {f"PARLEY_RATE_{name}": "off" for name in ("MESSAGE_SEND", "WRITES", "READS")}
+RATES_OFF = {f"PARLEY_RATE_{name}": "off" for name in ("MESSAGE_SEND", "WRITES", "READS", "CONNECTS", "HANDSHAKES")}
 
 Environment = Callable[[str, str, int], dict[str, str]]
 """(dsn, secret, port) → what this server reads of the environment."""
@@ -32,39 +35,56 @@ def _node(dsn: str, secret: str, port: int) -> dict[str, str]:
     return {"NODE_ENV": "production", "PORT": str(port), "PEER_SECRET": secret} | libpq(dsn)
 
 
+def _bare(dsn: str, secret: str, port: int) -> dict[str, str]:
+    return {"NODE_ENV": "production", "PORT": str(port)}
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One of the servers: how it is called, started and given its people."""
+    """One of the servers: how it is called, started and given its people; `prepare` is None where nothing is stored."""
 
     name: str
     command: tuple[str, ...]
     environment: Environment
-    prepare: Callable[[str, Sequence[Crowd]], Coroutine[Any, Any, None]]
+    prepare: Callable[[str, Sequence[Crowd]], Coroutine[Any, Any, None]] | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is a socket engine alone."""
+        return self.prepare is None
 
 
 NODE = Peer("Node.js", ("node", str(NODE_FOLDER / "server.js")), _node, seeding.prepare_node)
 PARLEY = Peer("Parley", (sys.executable, "-m", "server.cli", "serve"), _parley, seeding.prepare_parley)
-PEERS = (NODE, PARLEY)
+BARE_NODE = Peer("Node.js", ("node", str(NODE_FOLDER / "bare.js")), _bare)
+BARE_PARLEY = Peer("Parley", (sys.executable, "-m", "bench.bare"), _bare)
+PEERS = (BARE_NODE, BARE_PARLEY, NODE, PARLEY)
 
 
 class Site:
-    """A peer with a database full of people, ready to be started any number of times."""
+    """A peer, with a database full of people where it has one, ready to be started any number of times."""
 
     def __init__(self, peer: Peer, postgres: Postgres, crowds: Sequence[Crowd], secret: str, folder: Path) -> None:
         self.peer = peer
         self._secret = secret
-        self.dsn = postgres.create("bench_" + "".join(c for c in peer.name.lower() if c.isalnum()))
-        self.log = folder / f"{peer.name}.log"
-        asyncio.run(peer.prepare(self.dsn, crowds))
+        slug = "".join(c for c in peer.name.lower() if c.isalnum()) + "_bare" * peer.bare
+        self.log = folder / f"{slug}.log"
+        self.dsn = ""
+        if peer.prepare is not None:
+            self.dsn = postgres.create(f"bench_{slug}")
+            asyncio.run(peer.prepare(self.dsn, crowds))
 
-    def start(self, instances: int, cores: str, redis_url: str | None) -> list[Process]:
-        """Start instances of it, all on the same core or cores."""
+    def start(
+        self, instances: int, cores: str, redis_url: str | None, settings: Mapping[str, str] = _NONE
+    ) -> list[Process]:
+        """Start instances of it, all on the same core or cores; `settings` go before its own environment."""
         kept = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "PYTHONPATH"}}
         started: list[Process] = []
         try:
             for _ in range(instances):
                 port = free_port()
                 environ = kept | self.peer.environment(self.dsn, self._secret, port)
+                environ |= settings
                 if redis_url is not None:
                     environ["REDIS_URL"] = redis_url
                 started.append(Process(self.peer.command, environ, port, cores, self.log))

@@ -26,7 +26,8 @@ MEMORY = Measure("rss_kb_per_connection", "memory a connection", "KB")
 class Scenario:
     """One comparison.
 
-    `aim` is the ratio Parley means to reach, Node being 1. `full`: a send is over with its ack and all its deliveries,
+    `aim` is the ratio Parley means to reach, Node being 1; `most` what it may take, in the measure's unit. `bare`: the
+    socket engines alone, with nothing judged or stored. `full`: a send is over with its ack and all its deliveries,
     otherwise with its ack. `idle`: nothing is sent. `fresh`: every measurement has servers of its own, just started.
     """
 
@@ -35,6 +36,8 @@ class Scenario:
     crowd: Crowd
     measure: Measure
     aim: float | None = None
+    most: float | None = None
+    bare: bool = False
     instances: int = 1
     full: bool = False
     idle: bool = False
@@ -46,7 +49,42 @@ class Scenario:
         return not self.idle
 
 
-SCENARIOS = (
+BARE = (
+    Scenario("bare-room", "a room of 1,000, 1 sender", one_room(1_000), DELIVERY, aim=1.8, bare=True, full=True),
+    Scenario("bare-groups", "100 rooms of 10, 100 senders", groups(100, 10), DELIVERY, aim=1.9, bare=True, full=True),
+    Scenario(
+        "bare-pairs", "1,000 pairs, 1,000 senders", pairs(1_000, senders=1_000), DELIVERY, aim=1.7, bare=True, full=True
+    ),
+    Scenario("bare-acks", "acks, 1,000 pairs, 256 senders", pairs(1_000, senders=256), SEND, aim=1.8, bare=True),
+    Scenario(
+        "bare-connects", "2,000 connects", pairs(1_000, senders=0), CONNECT, aim=1.5, bare=True, idle=True
+    ),
+    Scenario(
+        "bare-memory", "2,000 idle connections", pairs(1_000, senders=0), MEMORY, most=8.0, bare=True, idle=True, fresh=True
+    ),
+    Scenario(
+        "bare-two-room",
+        "two instances, a room of 1,000, 1 sender",
+        one_room(1_000),
+        DELIVERY,
+        aim=2.0,
+        bare=True,
+        instances=2,
+        full=True,
+    ),
+    Scenario(
+        "bare-two-pairs",
+        "two instances, 1,000 pairs across them, 1,000 senders",
+        pairs(1_000, senders=1_000),
+        DELIVERY,
+        aim=2.0,
+        bare=True,
+        instances=2,
+        full=True,
+    ),
+)
+
+WHOLE = (
     Scenario("sends", "one-to-one, 1,000 pairs, 256 senders", pairs(1_000, senders=256), SEND, aim=3.0),
     Scenario("single", "one-to-one, 1,000 pairs, 1 sender: batches of one", pairs(1_000, senders=1), SEND),
     Scenario("groups", "100 groups of 10, 100 senders", groups(100, 10), DELIVERY, aim=2.0, full=True),
@@ -66,3 +104,5 @@ SCENARIOS = (
         full=True,
     ),
 )
+
+SCENARIOS = BARE + WHOLE

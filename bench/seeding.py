@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,29 @@ async def _copy(dsn: str, tables: dict[str, Rows]) -> None:
         await connection.close()
 
 
-def write_people(crowd: Crowd, instances: int, secret: str, into: Path) -> None:
-    """The load generator's file: a line a connection, with a token that both servers believe."""
+Mint = Callable[[Crowd, int], str]
+"""(crowd, person) → the token that this person connects with."""
+
+
+def jwt(secret: str) -> Mint:
+    """Tokens that both whole servers believe."""
     tokens = Tokens((secret,), access_ttl_s=TOKEN_TTL_S, refresh_ttl_s=TOKEN_TTL_S)
-    several = crowd.rooms_each > 1  # such people only connect
+    return lambda crowd, person: tokens.access(crowd.user_ids[person], crowd.session_ids[person])[0]
+
+
+def names_of_rooms(crowd: Crowd, person: int) -> str:
+    """The token of the bare servers, which says in which rooms somebody is."""
+    return ",".join(map(str, crowd.rooms_of(person)))
+
+
+def write_people(crowds: Sequence[Crowd], instances: int, mint: Mint, into: Path) -> None:
+    """The load generator's file: a line a connection."""
+    first = 0
     with into.open("w") as file:
-        for n, (user, login) in enumerate(zip(crowd.user_ids, crowd.session_ids, strict=True)):
-            token, _ = tokens.access(user, login)
-            room = crowd.talks_in(n)
-            conversation = "-" if several else str(crowd.conversation_ids[room])
-            print(token, conversation, room, int(crowd.sends(n)), crowd.instance(n, instances), file=file)
+        for crowd in crowds:
+            for n in range(crowd.people):
+                room = crowd.talks_in(n)
+                conversation = str(crowd.conversation_ids[room]) if crowd.talks else "-"
+                where = crowd.instance(n, instances)
+                print(mint(crowd, n), conversation, first + room, int(crowd.sends(n)), where, file=file)
+            first += crowd.conversations

@@ -13,7 +13,7 @@ from server.commands.pages import Seq
 from server.commands.payload import decode
 from server.commands.registry import Limit, push
 from server.commands.tokens import Claims
-from server.errors import Unauthenticated, Unavailable
+from server.errors import TooLarge, Unauthenticated, Unavailable
 from server.rooms.joining import Joining, Standing
 from server.rooms.names import Room, parse, user_room
 from server.rooms.sockets import Socket
@@ -66,17 +66,20 @@ def register_rooms(joining: Joining) -> None:
 
 
 class Admitting:
-    """Lets sockets in, in the name of one instance, a bounded number of them at once."""
+    """Lets sockets in, in the name of one instance: a bounded number at once, and of each person."""
 
-    def __init__(self, instance: str, at_once: int) -> None:
+    def __init__(self, instance: str, *, at_once: int, per_user: int) -> None:
         self._instance = instance
         self._turns = asyncio.Semaphore(at_once)
+        self._per_user = per_user
 
     async def __call__(self, services: Services, connection: Connection, auth: Any) -> Welcome:
         """Judge a connect. Raises `Unauthenticated`, `Invalid`, `TooLarge`, `RateLimited`, or `Unavailable`."""
         asked = decode(Auth, auth, services.bounds)
         claims = services.tokens.read(asked.token)
         services.limits.take(Limit.CONNECTS, claims.user_id)
+        if len(services.delivery.sockets_of(claims.user_id)) >= self._per_user:
+            raise TooLarge(f"More than {self._per_user} sockets at once: close some of them.", self._per_user)
         socket = Socket(connection, claims.user_id, claims.session_id)
         # Registered first, closed, then judged: a removal delivered from here on is noted, and the snapshot decides.
         services.delivery.enter(socket)

@@ -23,7 +23,7 @@ from server.attachments import AttachmentRoutes
 from server.commands.context import Market, Services
 from server.commands.dispatch import Dispatcher
 from server.commands.gateway import Gateway
-from server.commands.limits import Limits
+from server.commands.limits import Limits, network_of
 from server.commands.links import Links
 from server.commands.meter import Meter
 from server.commands.passwords import Passwords
@@ -45,6 +45,7 @@ from storage import Database
 from storage import rooms as room_table
 
 FLUSH_S = 0.25  # for the last packets to leave before the sockets are closed
+IDLE_S = 75.0  # an HTTP connection on which no whole request comes is closed; longer than proxies keep theirs
 BACKLOG = 4096  # of the listening socket: a reconnect storm waits there rather than being refused
 
 logger = structlog.get_logger("parley")
@@ -104,16 +105,21 @@ class Parley:
         register_rooms(self.joining)
         register_effects(self.services)
         meter = Meter()
-        self.dispatcher = Dispatcher(self.services, meter)
-        self.gateway = Gateway(self.dispatcher, Admitting(config.instance, max(1, config.pool_max // 2)))
+        self.dispatcher = Dispatcher(self.services, meter, in_flight=config.commands_in_flight)
+        admitting = Admitting(config.instance, at_once=max(1, config.pool_max // 2), per_user=config.sockets_per_user)
+        self.gateway = Gateway(self.dispatcher, admitting)
         self.wire = Server(
             self.gateway,
             address_of=partial(address_of, trusted_proxy=config.trusted_proxy),
+            network_of=network_of,
             ping_interval_ms=config.ping_interval_ms,
             ping_timeout_ms=config.ping_timeout_ms,
             connect_timeout_ms=config.connect_timeout_ms,
             frame_bytes=config.frame_bytes,
+            deflate=config.deflate,
             origins=config.origins,
+            per_address=config.sockets_per_address,
+            handshakes=config.rates["handshakes"],
         )
         self.jobs = Jobs(self.services, retention_days=config.retention_days)
         self._http = Http(
@@ -130,7 +136,9 @@ class Parley:
         self._http.attach(app, lambda: self.bus.state)
         AttachmentRoutes(self.services, self._http).attach(app)
         WebhookRoutes(self.services).attach(app)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1, keepalive_timeout=IDLE_S
+        )
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
         await self._site.start()
@@ -193,6 +201,7 @@ class _State(Collector):
         gauges = (
             ("parley_connections", "Sockets connected.", len(parley.wire)),
             ("parley_sessions", "Engine.IO sessions, those that are connecting included.", parley.wire.sessions),
+            ("parley_tasks", "Tasks of the event loop, this scrape's own included.", len(asyncio.all_tasks())),
             ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
             ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
         )

@@ -82,6 +82,7 @@ RATES = tuple(
         ("WRITES", "10/100", "every other change by a user"),
         ("READS", "50/200", "what a user asks for"),
         ("CONNECTS", "10/100", "sockets a user connects"),
+        ("HANDSHAKES", "1000/5000", "sockets that everybody together opens"),
         ("LOGIN", "0.16667/10", "logins from one address: 10 a minute; where it is set, to one account too"),
         ("LOGIN_ACCOUNT", "0.08333/5", "logins to one account: 5 a minute"),
     )
@@ -120,6 +121,14 @@ class Config:
             "info", "level", "the least that is logged")
     frame_bytes: int                = _env("PARLEY_FRAME_BYTES", whole(1024, 2**24), "131072", "bytes",
             "a frame or an HTTP body")
+    deflate: bool                   = _env("PARLEY_DEFLATE", SWITCH, "0", "0 or 1",
+            "compress frames where a client offers it: smaller, at ten times the memory a socket")
+    sockets_per_address: int        = _env("PARLEY_SOCKETS_PER_ADDRESS", whole(1, 10**6), "10000", "sockets",
+            "open from one address to one instance")
+    sockets_per_user: int           = _env("PARLEY_SOCKETS_PER_USER", whole(1, 10**6), "100", "sockets",
+            "of one person on one instance")
+    commands_in_flight: int         = _env("PARLEY_COMMANDS_IN_FLIGHT", whole(1, 10_000), "64", "commands",
+            "of one socket; it is not read while as many wait")
     text_chars: int                 = _env("PARLEY_TEXT_CHARS", whole(1, 10**6), "10000", "code points",
             "a message's text")
     nesting: int                    = _env("PARLEY_NESTING", whole(2, 100), "16", "levels", "depth of JSON")

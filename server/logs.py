@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 HIDDEN = frozenset({"token", "access_token", "refresh_token", "password", "secret", "authorization", "text", "payload"})
 
@@ -14,6 +15,13 @@ def _hide(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
     for key in event.keys() & HIDDEN:
         event[key] = "(hidden)"
     return event
+
+
+class BadRequests(logging.Filter):
+    """Passes over requests that are no HTTP: each would be an error with a traceback, which shows what was sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def configure(form: str = "auto", level: str = "info") -> None:
@@ -46,6 +54,7 @@ def configure(form: str = "auto", level: str = "info") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
+    logging.getLogger("aiohttp.server").addFilter(BadRequests())
     # These say what travels through them.
     for name in ("engineio", "socketio", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)

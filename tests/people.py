@@ -175,11 +175,12 @@ class Person:
         *,
         transports: Sequence[str] = ("websocket",),
         token: str | None = None,
+        serializer: str = "default",
         **auth: Any,
     ) -> Device:
         """Connect a device, here or to another instance, and wait for its hello. Raises `ConnectRefused`."""
         target = to if isinstance(to, str) else (to or self.instance).url
-        device = Device(socketio.AsyncClient(reconnection=False))
+        device = Device(socketio.AsyncClient(reconnection=False, serializer=serializer))
         device.client.on("*", device.hears)
         device.client.on("disconnect", device._cut.set)
         refused: list[Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The command line: `parley serve`, `migrate`, `token`, `admin`, `settings`, `restored`, `docs`."""
+"""The command line: `parley serve`, `migrate`, `token`, `admin`, `settings`, `restored`, `load`, `docs`."""
 
 from server.cli.main import main
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from server.cli.load import command as load_test
 from server.config import Config, SettingsError, load, settings
 from server.datafolder import DataFolderError
 from server.errors import ParleyError
@@ -100,6 +101,9 @@ def list_settings() -> None:
     for setting in settings():
         table.add_row(setting.name, setting.shown_default, setting.unit, setting.about)
     Console().print(table)
+
+
+app.command(name="load", help=load_test.HELP)(load_test.load_test)
 
 
 @app.command()

@@ -49,7 +49,9 @@ async def _database(dsn: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-def _run(config: Config, work: Callable[[Database], Awaitable[T]]) -> T:
+def on_database(config: Config, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do something on the database, whose schema is current then; what it returns."""
+
     async def run(dsn: str) -> T:
         await migrations.migrate(dsn)
         async with _database(dsn) as database:
@@ -72,7 +74,7 @@ def restored(config: Config) -> UUID:
         async with database.connection() as db:
             return await rooms.restored(db)
 
-    return _run(config, work)
+    return on_database(config, work)
 
 
 def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create: bool) -> list[str]:
@@ -106,7 +108,7 @@ def mint(config: Config, names: Sequence[str], *, ttl_s: int, scope: str, create
     async def work(database: Database) -> list[str]:
         return await database.transaction(lambda db: _each(db, names, one))
 
-    return _run(config, work)
+    return on_database(config, work)
 
 
 def set_admin(config: Config, name: str, *, is_admin: bool) -> None:
@@ -125,7 +127,7 @@ def set_admin(config: Config, name: str, *, is_admin: bool) -> None:
         told = msgspec.structs.replace(user, roles=roles)
         await log.append(db, [Entry(user_room(user.user_id), user_updated.name, encode(told).decode())])
 
-    _run(config, lambda database: database.transaction(work))
+    on_database(config, lambda database: database.transaction(work))
 
 
 def admins(config: Config) -> list[str]:
@@ -135,7 +137,7 @@ def admins(config: Config) -> list[str]:
         async with database.connection() as db:
             return await users.list_usernames(db, Role.ADMIN)
 
-    return _run(config, work)
+    return on_database(config, work)
 
 
 def _check_name(name: str) -> None:

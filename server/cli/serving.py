@@ -1,7 +1,6 @@
 """`parley serve`: the database, the instance, and the signals that end it."""
 
 import asyncio
-import gc
 import signal
 import sys
 
@@ -9,6 +8,7 @@ import structlog
 import uvloop
 
 from server.app import Parley
+from server.collector import settle
 from server.config import Config
 from server.datafolder import secret
 from server.embedded import EmbeddedPostgres
@@ -46,10 +46,7 @@ async def _serve(config: Config, dsn: str, keys: tuple[str, ...], postgres: Embe
         logger.info("migrated", file=name)
     parley = Parley(config, dsn, keys)
     port = await parley.start()
-    # What is there now stays: the collector need not look at it again, nor as often at what comes and goes.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    settle()
     logger.info("serving", host=config.host, port=port, instance=config.instance)
     if sys.stdout.isatty() or config.database_url is None:
         print(_what_to_try(f"http://{config.host}:{port}"), flush=True)

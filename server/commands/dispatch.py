@@ -31,22 +31,26 @@ _TOO_NARROW = {
 }
 DRAIN_STEP_S = 0.005  # between two looks at whether all is answered; what is answered may start what waited for it
 FOLLOW_S = 3.0  # that a server on its way out waits for what follows its answers: a mail that has been promised
-IN_LANE = 64  # commands of one client that wait; then its socket is not read until some are answered
 
 logger = structlog.get_logger("parley.commands")
 
 
 class Lane:
-    """One client's commands, in order."""
+    """One client's commands, in order. When `most` wait, `hold` is called, and `go_on` when there is room again."""
 
-    __slots__ = ("_batched", "_queue", "_running", "_start", "_waiter")
+    __slots__ = ("_batched", "_go_on", "_hold", "_is_held", "_most", "_queue", "_running", "_start")
 
-    def __init__(self, start: Callable[[Call[Any]], None]) -> None:
+    def __init__(
+        self, start: Callable[[Call[Any]], None], most: int, hold: Callable[[], None], go_on: Callable[[], None]
+    ) -> None:
         self._start = start
+        self._most = most
+        self._hold = hold
+        self._go_on = go_on
+        self._is_held = False
         self._queue: deque[Call[Any]] = deque()
         self._running = 0
         self._batched: Command | None = None
-        self._waiter: asyncio.Future[None] | None = None
 
     def add(self, call: Call[Any]) -> None:
         """Start the call, now or when it is its turn."""
@@ -54,21 +58,18 @@ class Lane:
             self._queue.append(call)
         else:
             self._begin(call)
-
-    async def room(self) -> None:
-        """Wait until not too many commands wait."""
-        if len(self._queue) + self._running >= IN_LANE:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
+        if len(self._queue) + self._running >= self._most:
+            self._is_held = True
+            self._hold()
 
     def finished(self) -> None:
         """A call has been answered."""
         self._running -= 1
         while self._queue and (not self._running or self._batched is self._queue[0].command):
             self._begin(self._queue.popleft())
-        if len(self._queue) + self._running < IN_LANE:
-            self._wake()
+        if self._is_held and len(self._queue) + self._running < self._most:
+            self._is_held = False
+            self._go_on()
 
     def leave(self) -> None:
         """The client is gone: what it asked for last and has not been started is not done.
@@ -76,11 +77,6 @@ class Lane:
         It was never acknowledged.
         """
         self._queue.clear()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _begin(self, call: Call[Any]) -> None:
         self._running += 1
@@ -89,10 +85,11 @@ class Lane:
 
 
 class Dispatcher:
-    """Runs commands."""
+    """Runs commands; of one socket at most `in_flight` at once."""
 
-    def __init__(self, services: Services, meter: Meter) -> None:
+    def __init__(self, services: Services, meter: Meter, *, in_flight: int = 64) -> None:
         self.services = services
+        self._in_flight = in_flight
         self._meter = meter
         self._batchers = {
             command.name: Batcher(command, services, self._finish_batch)
@@ -104,9 +101,9 @@ class Dispatcher:
         self._clock = asyncio.get_running_loop().time
         self.is_closing = False
 
-    def lane(self) -> Lane:
+    def lane(self, hold: Callable[[], None], go_on: Callable[[], None]) -> Lane:
         """A lane for a client that has just connected."""
-        return Lane(self._start)
+        return Lane(self._start, self._in_flight, hold, go_on)
 
     async def drained(self) -> None:
         """Wait until every command that has been started is answered, and a little while for what follows that.

@@ -135,7 +135,8 @@ class Gateway:
             welcome = await self._admit(self._services, connection, auth)
         except Exception as error:
             raise _refusal(error) from error
-        connection.state = _State(welcome, self._dispatcher.lane(), self._notice_s)
+        lane = self._dispatcher.lane(connection.hold, connection.go_on)
+        connection.state = _State(welcome, lane, self._notice_s)
 
     def connected(self, connection: Connection) -> None:
         state: _State = connection.state
@@ -145,12 +146,12 @@ class Gateway:
         self._services.presences.say(state.welcome.socket, PresenceState.ONLINE)
         state.greeted()
 
-    async def received(self, connection: Connection, name: str, arguments: Sequence[Any], ack_id: int | None) -> None:
+    def received(self, connection: Connection, name: str, arguments: Sequence[Any], ack_id: int | None) -> None:
         state: _State = connection.state
 
         def done(answer: Answer) -> None:
             if ack_id is not None:
-                connection.send(ack_packet(ack_id, answer.body))
+                connection.answer(ack_packet(ack_id, answer.body))
             elif answer.code != "ok":
                 logger.info("unheard_error", command=name[:100], code=answer.code)
 
@@ -167,7 +168,6 @@ class Gateway:
             address=connection.address,
             agent=connection.agent,
         )
-        await state.lane.room()
 
     def disconnected(self, connection: Connection) -> None:
         state: _State | None = connection.state

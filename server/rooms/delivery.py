@@ -17,6 +17,7 @@ from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.repair import Repair
 from server.rooms.sockets import Socket
+from server.wire import send_all
 from storage import Database
 
 EARLY_EVENTS = 1_000  # of one room, out of order; what is beyond is read again
@@ -218,8 +219,7 @@ class Delivery:
         """Send an ephemeral event to those who stand in its room on this instance, but not to who is far behind."""
         local = self._rooms.get(event.room)
         if local is not None:
-            for socket in local.members:
-                socket.connection.send(event.packet, droppable=True)
+            send_all(local.members.values(), event.packet, droppable=True)
 
     def deliver(self, event: Event) -> None:
         """Take an event from wherever it comes: deliver it, keep it for its turn, or drop what has been delivered."""

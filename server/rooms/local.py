@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.sockets import Socket
+from server.wire import Connection, send_all
 
 TAIL_EVENTS = 256  # of one room
 TAIL_BYTES = 64 * 1024
@@ -58,7 +59,7 @@ class LocalRoom:
     def __init__(self, room: Room) -> None:
         self.room = room
         self.head: int | None = None
-        self.members: dict[Socket, None] = {}
+        self.members: dict[Socket, Connection] = {}
         self.joining: dict[Socket, Joiner] = {}
         self.early: dict[int, Event] = {}
         self.floors: dict[Socket, int] = {}
@@ -78,9 +79,12 @@ class LocalRoom:
     def pass_on(self, event: Event) -> None:
         """Deliver the event that comes right behind the head."""
         packet = event.packet
-        for socket in self.members:
-            floor = self.floors.get(socket) if self.floors else None
-            socket.connection.send(packet if floor is None else event.seen_from(floor).packet)
+        if not self.floors:
+            send_all(self.members.values(), packet)
+        else:
+            for socket, connection in self.members.items():
+                floor = self.floors.get(socket)
+                connection.send(packet if floor is None else event.seen_from(floor).packet)
         self.head = event.seq
         if self.joining:
             for socket in [s for s, at in self.joining.items() if at.served and at.position == event.seq]:
@@ -103,7 +107,7 @@ class LocalRoom:
     def open(self, socket: Socket) -> None:
         """Let a socket that has been served up to the head be a member from here on."""
         del self.joining[socket]
-        self.members[socket] = None
+        self.members[socket] = socket.connection
 
 
 class Tails:

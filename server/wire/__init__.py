@@ -4,6 +4,7 @@ Above this package nobody knows which engine runs: they see `Server`, `Connectio
 """
 
 from server.wire.codec import CODECS, Packet, ack_packet, event_packet
-from server.wire.socketio import Connection, Listener, Refused, Server
+from server.wire.connection import Connection, Listener, Refused, send_all
+from server.wire.socketio import Server
 
-__all__ = ["CODECS", "Connection", "Listener", "Packet", "Refused", "Server", "ack_packet", "event_packet"]
+__all__ = ["CODECS", "Connection", "Listener", "Packet", "Refused", "Server", "ack_packet", "event_packet", "send_all"]

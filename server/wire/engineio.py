@@ -1,274 +1,244 @@
-"""Engine.IO sessions: python-engineio's engine with guards, until one of our own takes its place.
+"""Engine.IO over aiohttp: handshake, heartbeat, polling, WebSocket, and the upgrade from the one to the other.
 
-What the guards mend in it: malformed packets close the session at once instead of leaving a ghost; what waits for a
-client is counted in bytes and bounded; a client that takes nothing for 10 seconds is cut, one that is being closed too;
-compression stays off (it costs 78 KB a connection); packets go to a connection without a task for each.
+Revision 4 of the protocol (socketio/socket.io, docs/engine.io-protocol). One timer beats for all sessions, and looks
+for those whose clients take nothing.
 """
 
 import asyncio
 import logging
+import secrets
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import engineio
+import orjson
 from aiohttp import web
-from engineio import async_socket, exceptions, packet
-from engineio.async_drivers import aiohttp as aiohttp_driver
+from aiohttp.http_exceptions import HttpProcessingError
 
-from server.wire.codec import Packet
+from server.wire.frames import Kind, frame
+from server.wire.heartbeat import Heartbeat
+from server.wire.refusals import (
+    BAD_METHOD,
+    BAD_REQUEST,
+    FORBIDDEN,
+    UNKNOWN_SESSION,
+    UNKNOWN_TRANSPORT,
+    UNSUPPORTED,
+    Refusal,
+)
+from server.wire.session import Above, Reason, Session
+from server.wire.upgrade import Probe
+from server.wire.websocket import Switching
 
-BACKLOG_BYTES = 1024 * 1024  # held in this process for one client; over it the client is cut, and resumes later
-DROP_BYTES = 256 * 1024  # behind this much, a client is not sent what may be dropped
-PACE_BYTES = 64 * 1024  # a replay goes on when less than this is waiting
-STALL_S = 10.0  # nothing taken for so long, though something waits: cut
+LOOK_S = 1.0  # between two looks for those that take nothing
+LINGER_S = 10.0  # that a polling client has to fetch what was said last
+SID_BYTES = 15  # of randomness: a sid is what the polling client is known by
 
-log = logging.getLogger("parley.wire")  # engine.io's own logger would write packets, tokens among them
-log.setLevel(logging.ERROR)
-
-
-class _PlainWebSocket(aiohttp_driver.WebSocket):  # type: ignore[misc]
-    """The driver's websocket without compression, and with its transport in reach."""
-
-    async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
-        most = self.server.max_http_buffer_size + 1  # aiohttp refuses what reaches its bound
-        self._sock = web.WebSocketResponse(max_msg_size=most, compress=False, timeout=1.0)
-        await self._sock.prepare(environ["aiohttp.request"])
-        self.transport = environ["aiohttp.request"].transport
-        await self.handler(self)
-        return self._sock
+log = logging.getLogger("parley.wire")
 
 
-class Session(async_socket.AsyncSocket):  # type: ignore[misc]
-    """One client's Engine.IO session, over polling, websocket, or first the one and then the other."""
+class Engine:
+    """All sessions of a server, over aiohttp. Times are in seconds, sizes in bytes."""
 
-    def __init__(self, engine: "Engine", sid: str) -> None:
-        super().__init__(engine, sid)
-        # Set by the base class too, which has no types.
-        self.closed: bool = False
-        self.closing: bool = False
-        self.connected: bool = False
-        self.backlog = 0
-        self.progress_at = 0.0
-        self._aborted = False
-        self._reading = asyncio.Lock()  # a client may POST twice at once: one packet is dealt with after the other
-        self._ready: list[asyncio.Future[None]] = []
-        self._ws: _PlainWebSocket | None = None
-        self._cutting: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        *,
+        ping_interval: float = 25.0,
+        ping_timeout: float = 20.0,
+        most_bytes: int = 1_000_000,
+        deflate: bool = False,
+        origins: Sequence[str] = (),
+    ) -> None:
+        self.above: Above
+        self.sessions: dict[str, Session] = {}
+        self.heartbeat: Heartbeat[Session] = Heartbeat(ping_interval, ping_timeout)
+        self.most_bytes = most_bytes
+        self.deflate = deflate
+        self._origins = frozenset(origins)
+        self._terms = {
+            "pingInterval": int(ping_interval * 1000),
+            "pingTimeout": int(ping_timeout * 1000),
+            "maxPayload": most_bytes,
+        }
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
 
-    def push(self, message: Packet, *, droppable: bool = False) -> bool:
-        """Queue a packet; False where it was dropped, because the session is closed or the client far behind."""
-        if self.closed or self.closing or (droppable and self.backlog > DROP_BYTES):
-            return False
-        framed = message.framed
-        if framed is None:
-            framed = message.framed = packet.Packet(packet.MESSAGE, message.text)
-            framed.size = message.size
-        self._put(framed, message.size)
-        return True
-
-    async def paced(self) -> None:
-        """Wait until the client has taken most of what was sent to it, or is gone."""
-        if self.backlog > PACE_BYTES and not self.closed:
-            waiter = asyncio.get_running_loop().create_future()
-            self._ready.append(waiter)
-            await waiter
-
-    def abort(self) -> None:
-        """Cut the client off without a word: it takes nothing, so it would not hear one."""
-        if not self._aborted:  # a broadcast may come by many times before the close has run
-            self._aborted = True
-            self.server.start_background_task(
-                self.close, wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR
-            )
-        self._cut()
-
-    def _cut(self) -> None:
-        if self._ws is not None and self._ws.transport is not None:
-            self._ws.transport.abort()
-
-    def is_stalled(self, now: float) -> bool:
-        """Whether something waits for the client and nothing was taken for `STALL_S`."""
-        return self.backlog > 0 and now - self.progress_at > STALL_S
-
-    # what the stock engine calls
-
-    async def send(self, pkt: packet.Packet) -> None:
-        if self.closed:
-            return
-        self._put(pkt, getattr(pkt, "size", 16))
-
-    async def poll(self) -> list[packet.Packet]:
-        packets: list[packet.Packet] = await super().poll()
-        self._taken(sum(getattr(pkt, "size", 16) for pkt in packets))
-        return packets
-
-    async def handle_post_request(self, environ: dict[str, Any]) -> None:
-        # The stock engine takes what has arrived so far for the whole of a body, and refuses over 16 packets in it.
-        try:
-            body: bytes = await environ["wsgi.input"].readexactly(int(environ.get("CONTENT_LENGTH", "0")))
-            async with self._reading:
-                for encoded in body.decode().split("\x1e"):
-                    await self.receive(packet.Packet(encoded_packet=encoded))
-        except Exception as error:
-            await self.close(wait=False, reason=self.server.reason.TRANSPORT_ERROR)
-            raise exceptions.EngineIOError("malformed payload") from error
-
-    async def check_ping_timeout(self) -> bool:
-        alive: bool = self.closed or await super().check_ping_timeout()
-        if not alive and self._ws is not None:
-            self.abort()
-        return alive
-
-    async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
-        if self.closed or self.closing:
-            return
-        self.closing = True
-        await self.server._trigger_event(
-            "disconnect", self.sid, reason or self.server.reason.SERVER_DISCONNECT, run_async=False
-        )
-        if not abort:
-            self._put(packet.Packet(packet.CLOSE), 1)
-            if self._ws is not None:
-                # Nobody watches a closed session, and one whose client takes nothing would never get to its end.
-                self._cutting = asyncio.get_running_loop().call_later(STALL_S, self._cut)
-        self.closed = True
-        self.queue.put_nowait(None)
-        self._release()
-        if abort:
-            self.server.sockets.pop(self.sid, None)
-
-    async def _websocket_handler(self, ws: _PlainWebSocket) -> None:
-        self._ws = ws
-        if self.connected:
-            if not await self._upgraded(ws):
-                self._ws = None
-                return
-        else:
-            self.connected = self.upgraded = True
-        writer = asyncio.ensure_future(self._write(ws))
-        try:
-            while (data := await ws.wait()) is not None and not self.closed:
-                async with self._reading:
-                    await self.receive(packet.Packet(encoded_packet=data))
-            reason = self.server.reason.TRANSPORT_CLOSE
-        except OSError:  # the driver's word for a closed socket
-            reason = self.server.reason.TRANSPORT_CLOSE
-        except Exception:
-            # Whatever a packet broke, the session ends here: half of a protocol is worse than none.
-            log.debug("%s: malformed packet", self.sid, exc_info=True)
-            reason = self.server.reason.TRANSPORT_ERROR
-        await self.close(wait=False, abort=True, reason=reason)
-        self.queue.put_nowait(None)
-        await writer
-        if self._cutting is not None:
-            self._cutting.cancel()
-        self.server.sockets.pop(self.sid, None)
-
-    # inside
-
-    def _put(self, pkt: packet.Packet, size: int) -> None:
-        if self.backlog == 0:
-            self.progress_at = asyncio.get_running_loop().time()
-        self.backlog += size
-        if self.backlog > BACKLOG_BYTES:
-            self.abort()
-        else:
-            self.queue.put_nowait(pkt)
-
-    def _taken(self, size: int) -> None:
-        self.backlog -= size
-        self.progress_at = asyncio.get_running_loop().time()
-        if self._ready and self.backlog <= PACE_BYTES:
-            self._release()
-
-    def _release(self) -> None:
-        ready, self._ready = self._ready, []
-        for waiter in ready:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _write(self, ws: _PlainWebSocket) -> None:
-        """Send what is queued, in order, until None or until the socket is gone."""
-        try:
-            while (pkt := await self.queue.get()) is not None:
-                await ws.send(pkt.encode())
-                self._taken(getattr(pkt, "size", 16))
-        except (OSError, RuntimeError):
-            pass
-        await ws.close()
-
-    async def _upgraded(self, ws: _PlainWebSocket) -> bool:
-        """The probe of an upgrade from polling; whether the client went through with it."""
-        self.upgrading = True
-        try:
-            probe = packet.Packet(encoded_packet=await ws.wait())
-            if probe.packet_type != packet.PING or probe.data != "probe":
-                return False
-            await ws.send(packet.Packet(packet.PONG, data="probe").encode())
-            await self.send(packet.Packet(packet.NOOP))  # ends the poll that waits
-            answer = packet.Packet(encoded_packet=await ws.wait())
-            self.upgraded = answer.packet_type == packet.UPGRADE
-            return self.upgraded
-        except (OSError, ValueError):
-            return False
-        finally:
-            self.upgrading = False
-
-
-class Engine(engineio.AsyncServer):  # type: ignore[misc]
-    """python-engineio's server, making our sessions and watching for those that take nothing."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._async = {**aiohttp_driver._async, "websocket": _PlainWebSocket}
-        self.start_service_task: bool = True
-        self._watcher: asyncio.Task[None] | None = None
+    # requests
 
     async def handle_request(self, request: web.Request) -> web.StreamResponse:
-        length, session = request.content_length or 0, self.sockets.get(request.query.get("sid", ""))
-        if length > self.max_http_buffer_size:
-            if session is not None:
-                session.abort()
-            raise web.HTTPRequestEntityTooLarge(self.max_http_buffer_size, length)
-        if session is not None and session.closed and request.method == "POST":
-            raise web.HTTPBadRequest(reason="Session is disconnected")  # the stock engine trips over it
-        answer: web.StreamResponse = await super().handle_request(request)
-        return answer
+        """Answer a request to Engine.IO's path."""
+        headers: dict[str, str] = {}
+        try:
+            headers = self._cors(request)
+            response = await self._respond(request)
+        except Refusal as refusal:
+            response = refusal.response()
+        if not response.prepared:
+            response.headers.update(headers)
+        return response
+
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "OPTIONS":
+            return web.Response(status=204)
+        query, method = request.query, request.method
+        transport, sid = query.get("transport"), query.get("sid")
+        if transport not in ("polling", "websocket"):
+            raise UNKNOWN_TRANSPORT
+        if sid is None:
+            if method != "GET":
+                raise BAD_METHOD
+            if query.get("EIO") != "4":
+                raise UNSUPPORTED
+            self.above.opening(request)
+            return await (self._open_polling(request) if transport == "polling" else self._open_websocket(request))
+        session = self.sessions.get(sid)
+        if session is None:
+            raise UNKNOWN_SESSION
+        if transport == "websocket":
+            return await self._upgrade(session, request)
+        if method == "GET":
+            body = await session.poll()
+            if request.transport is None:  # the client has gone, and what was for it with it
+                session.abort(Reason.TRANSPORT_CLOSE)
+            return web.Response(body=body, content_type="text/plain", charset="utf-8")
+        if method != "POST":
+            raise BAD_REQUEST
+        await session.post(request)
+        return web.Response(text="ok", content_type="text/html")
+
+    async def body_of(self, request: web.Request) -> bytes:
+        """A request's body. Raises HTTPRequestEntityTooLarge, ValueError where it is no body, and ConnectionError."""
+        size, body = request.content_length or 0, bytearray()
+        if size <= self.most_bytes:
+            try:
+                async for piece in request.content.iter_any():
+                    body += piece
+                    size = len(body)
+                    if size > self.most_bytes:
+                        break
+            except (web.RequestPayloadError, HttpProcessingError):
+                raise ValueError("a body that is not sent as it says") from None
+        if size > self.most_bytes:
+            raise web.HTTPRequestEntityTooLarge(self.most_bytes, size)
+        return bytes(body)
+
+    async def _open_polling(self, request: web.Request) -> web.Response:
+        session = Session(self, secrets.token_urlsafe(SID_BYTES))
+        session.start_polling()
+        self._begin(session, request)
+        opening = self._opening(session, upgrades=["websocket"])
+        return web.Response(text=opening, content_type="text/plain", charset="utf-8")
+
+    async def _open_websocket(self, request: web.Request) -> web.StreamResponse:
+        switching = Switching(request, deflate=self.deflate)
+        session = Session(self, secrets.token_urlsafe(SID_BYTES))
+        ws = await switching.take_over(request, session, self.most_bytes)
+        if ws is None:
+            return switching
+        session.open(ws)
+        ws.write(frame(Kind.TEXT, self._opening(session, upgrades=[]).encode()))
+        self._begin(session, request)
+        switching.begin(request, ws)
+        return switching
+
+    async def _upgrade(self, session: Session, request: web.Request) -> web.StreamResponse:
+        """Let a WebSocket try to take over from polling; one too many is closed, and the session stays as it is."""
+        switching, probe = Switching(request, deflate=self.deflate), Probe(session)
+        is_tried = session.probe(probe)
+        try:
+            probe.ws = ws = await switching.take_over(request, probe, self.most_bytes)
+        finally:
+            if probe.ws is None:
+                probe.lost(malformed=False)
+        if ws is None:
+            return switching
+        switching.begin(request, ws)
+        if not is_tried:
+            probe.refuse()
+        return switching
+
+    def _begin(self, session: Session, request: web.Request) -> None:
+        self.sessions[session.sid] = session
+        self.heartbeat.add(session, asyncio.get_running_loop().time())
+        if self._timer is None:
+            self._beat()
+        self.above.opened(session, request)
+
+    def _opening(self, session: Session, upgrades: Sequence[str]) -> str:
+        return "0" + orjson.dumps({"sid": session.sid, "upgrades": upgrades, **self._terms}).decode()
+
+    def _cors(self, request: web.Request) -> dict[str, str]:
+        """Headers for a page of another origin. Raises `Refusal` where it is none of those let in."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return {}
+        if "*" not in self._origins and origin not in self._origins and origin not in _own_origins(request):
+            raise FORBIDDEN
+        headers = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+        if request.method == "OPTIONS":
+            headers["Access-Control-Allow-Methods"] = "OPTIONS, GET, POST"
+            wanted = request.headers.get("Access-Control-Request-Headers")
+            if wanted is not None:
+                headers["Access-Control-Allow-Headers"] = wanted
+        return headers
+
+    # sessions
+
+    def answered(self, session: Session) -> None:
+        """A session's client has answered a ping."""
+        self.heartbeat.answered(session, asyncio.get_running_loop().time())
+
+    def ended(self, session: Session, *, lingers: bool) -> None:
+        """A session is gone; one that lingers is kept a while for a last poll."""
+        self.heartbeat.remove(session)
+        if lingers:
+            asyncio.get_running_loop().call_later(LINGER_S, self.forget, session)
+        else:
+            self.forget(session)
+
+    def forget(self, session: Session) -> None:
+        """Keep nothing of a session that has ended."""
+        self.sessions.pop(session.sid, None)
+
+    def _beat(self) -> None:
+        """Ask those who are due, give up those who have not answered, and look for those who take nothing."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        to_ask, dead = self.heartbeat.advance(now)
+        self._timer = loop.call_at(self.heartbeat.next_at(now), self._beat)
+        for session in to_ask:
+            session.ask()
+        for session in dead:
+            if session.is_held:  # nothing is read from it: its answer may be there
+                self.heartbeat.add(session, now)
+            else:
+                _apart(session.abort, Reason.PING_TIMEOUT)
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            for session in list(self.sessions.values()):
+                _apart(session.look, now)
 
     async def shutdown(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-        await super().shutdown()
+        """Stop the heartbeat, and cut whoever is there."""
+        for session in list(self.sessions.values()):
+            _apart(session.abort, Reason.SERVER)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    async def _handle_connect(self, environ: dict[str, Any], transport: str, jsonp_index: int | None = None) -> Any:
-        if self._watcher is None:
-            self._watcher = asyncio.ensure_future(self._watch())
-        if self.start_service_task:
-            self.start_service_task = False
-            self.service_task_handle = self.start_background_task(self._service_task)
-        sid = self.generate_id()
-        session = self.sockets[sid] = Session(self, sid)
-        opening = packet.Packet(
-            packet.OPEN,
-            {
-                "sid": sid,
-                "upgrades": self._upgrades(sid, transport),
-                "pingTimeout": int(self.ping_timeout * 1000),
-                "pingInterval": int(self.ping_interval * 1000),
-                "maxPayload": self.max_http_buffer_size,
-            },
-        )
-        await session.send(opening)
-        await self._trigger_event("connect", sid, environ, run_async=False)
-        session.schedule_ping()
-        if transport == "websocket":
-            return await session.handle_get_request(environ)
-        session.connected = True
-        return self._ok(await session.poll(), jsonp_index=jsonp_index)
 
-    async def _watch(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(1)
-            now = clock()
-            for session in [s for s in self.sockets.values() if s.is_stalled(now)]:
-                session.abort()
+def _apart(deed: Callable[[Any], None], argument: Any) -> None:
+    """Do it to one session; where what stands on it breaks of that, the others are none the worse."""
+    try:
+        deed(argument)
+    except Exception:
+        log.exception("a session's end broke what stood on it")
+
+
+def _own_origins(request: web.Request) -> set[str]:
+    """The origins of this server's own pages, as the client or a proxy before us addresses it."""
+    headers = request.headers
+    own = {f"{request.scheme}://{request.host}"}
+    forwarded = headers.get("X-Forwarded-Host", request.host).partition(",")[0].strip()
+    scheme = headers.get("X-Forwarded-Proto", request.scheme).partition(",")[0].strip()
+    own.add(f"{scheme}://{forwarded}")
+    return own

@@ -1,257 +1,384 @@
 """The Socket.IO server that the rest of Parley sees: connections, their events in order, their answers.
 
-python-socketio's own API (namespaces, `emit`, rooms, `call`, the admin UI) stays usable on `Server`; Parley's
+python-socketio's own API (namespaces, `on`, `emit`, rooms, `call`, the admin UI) stays usable on `Server`; Parley's
 commands don't go through its event handlers but to one `Listener`, in the order in which a client sent them.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import socketio
 from aiohttp import web
-from socketio import packet
 
 from server.wire import codec
-from server.wire.codec import Packet
-from server.wire.engineio import Engine, log
-
-# What the protocol's own clients say of themselves: from a client's packet it is an attempt to pass for the server.
-RESERVED = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
-ATTACHMENTS = 10  # binary attachments of one packet: no command takes bytes, so this only bounds what is held to say so
-
-
-class Refused(Exception):
-    """A connect that is refused; the client hears `connect_error` with `message` and `data`."""
-
-    def __init__(self, message: str, data: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.message = message
-        self.data = data
-
-
-class Connection:
-    """One client's connection to the namespace `/`. `state` belongs to the listener."""
-
-    __slots__ = ("_engine", "_session", "address", "agent", "sid", "state")
-
-    def __init__(self, engine: Engine, session: Any, sid: str, address: str, agent: str) -> None:
-        self._engine = engine
-        self._session = session
-        self.sid = sid
-        self.address = address
-        self.agent = agent
-        self.state: Any = None
-
-    def send(self, message: Packet, *, droppable: bool = False) -> bool:
-        """Queue a packet behind those sent before; False where it was dropped (closed, or droppable and far behind)."""
-        sent: bool = self._session.push(message, droppable=droppable)
-        return sent
-
-    async def paced(self) -> None:
-        """Wait until the client has taken most of what was sent to it, or is gone. For replays."""
-        await self._session.paced()
-
-    def close(self) -> None:
-        """End the connection, telling the client that the server did (it does not reconnect by itself)."""
-        self.send(Packet("1"))
-        self._engine.start_background_task(self._session.close, wait=False)
-
-    def drop(self) -> None:
-        """End the transport under the connection, so that the client comes back by itself."""
-        self._engine.start_background_task(self._session.close, wait=False)
-
-    @property
-    def is_open(self) -> bool:
-        return not self._session.closed
+from server.wire.admission import Admission, Rate
+from server.wire.codec import (
+    ACK,
+    BINARY_ACK,
+    BINARY_EVENT,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    Packet,
+    Received,
+    packet_of,
+    parse_packed,
+    parse_text,
+)
+from server.wire.connection import Client, Connection, Listener, Refused
+from server.wire.facade import Facade, log
+from server.wire.members import Members
+from server.wire.session import Reason, Session
 
 
-class _Rooms(socketio.AsyncManager):  # type: ignore[misc]
-    """python-socketio's rooms, knowing which ones a client is in.
+class _Outgoing:
+    """A packet as python-socketio makes them."""
 
-    The library looks through every room there is when a client leaves, and each client has one of its own: 8,000
-    clients that go at once held the loop for 4.2 s.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._entered: dict[tuple[str, str], set[str | None]] = {}
-
-    def basic_enter_room(self, sid: str, namespace: str, room: str | None, eio_sid: str | None = None) -> None:
-        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-        self._entered.setdefault((namespace, sid), set()).add(room)
-
-    def basic_leave_room(self, sid: str, namespace: str, room: str | None) -> None:
-        super().basic_leave_room(sid, namespace, room)
-        self._entered.get((namespace, sid), set()).discard(room)
-
-    def basic_disconnect(self, sid: str, namespace: str, **_: Any) -> None:
-        for room in self._entered.pop((namespace, sid), ()):
-            super().basic_leave_room(sid, namespace, room)
-        self.callbacks.pop(sid, None)
-        for pending in (self.pending_connect, self.pending_disconnect):
-            sids = pending.get(namespace)
-            if sids is not None and sid in sids:
-                sids.remove(sid)
-                if not sids:
-                    del pending[namespace]
-
-
-class Listener(Protocol):
-    """What happens on connections, called in order for each of them."""
-
-    async def connecting(self, connection: Connection, auth: Any) -> None:
-        """A client asks to connect. Raise `Refused` to turn it away."""
-
-    def connected(self, connection: Connection) -> None:
-        """The client has been told that it is connected: what is sent from now on follows."""
-
-    async def received(self, connection: Connection, name: str, arguments: Sequence[Any], ack_id: int | None) -> None:
-        """An event arrived. While this waits, nothing more is read from the client."""
-
-    def disconnected(self, connection: Connection) -> None:
-        """The connection is gone; called once for each one for which `connecting` has returned."""
-
-
-class Server(socketio.AsyncServer):  # type: ignore[misc]
-    """A Socket.IO server on aiohttp that hands connections and their events to a `Listener`.
-
-    Times are in milliseconds, sizes in bytes. `origins` are the web origins let in beside the same one (`*`: all); a
-    client without an Origin header, such as a phone, always is.
-    """
+    json = codec
 
     def __init__(
         self,
-        listener: Listener,
+        packet_type: int = EVENT,
+        data: Any = None,
+        namespace: str | None = None,
+        id: int | None = None,  # noqa: A002 (the library's name)
+        **_: Any,
+    ) -> None:
+        self.packet_type = packet_type
+        self.data = data
+        self.namespace = namespace or "/"
+        self.id = id
+
+
+def _peer(request: web.Request) -> str:
+    return request.remote or "unknown"
+
+
+class Server(socketio.AsyncServer):  # type: ignore[misc]
+    """A Socket.IO server on aiohttp. With a `Listener` connections to `/` and their events go to it; everything else,
+    and without one everything, to handlers registered with `on`.
+
+    Times are in milliseconds, sizes in bytes. `origins` are the web origins let in beside the same one (`*`: all); a
+    client without an Origin header, such as a phone, always is. `per_address` bounds the sessions of one address, or of
+    its network, as `network_of` sees it; `handshakes` how fast sessions are opened; None for no bound.
+    """
+
+    eio: Facade
+    manager: Members
+
+    def __init__(
+        self,
+        listener: Listener | None = None,
         *,
-        address_of: Callable[[web.Request], str],
+        address_of: Callable[[web.Request], str] = _peer,
+        network_of: Callable[[str], str] = str,
         ping_interval_ms: int = 25_000,
         ping_timeout_ms: int = 20_000,
         connect_timeout_ms: int = 10_000,
         frame_bytes: int = 131_072,
+        deflate: bool = False,
         origins: Sequence[str] = (),
+        per_address: int | None = None,
+        handshakes: Rate | None = None,
+        namespaces: Sequence[str] = ("/",),
     ) -> None:
         super().__init__(
-            async_mode="aiohttp",
-            client_manager=_Rooms(),
-            json=codec,
+            client_manager=Members(),
             logger=log,
-            engineio_logger=log,
+            serializer=_Outgoing,
+            namespaces=list(namespaces),
             ping_interval=ping_interval_ms / 1000,
             ping_timeout=ping_timeout_ms / 1000,
-            max_http_buffer_size=frame_bytes,
-            http_compression=False,
-            cors_allowed_origins="*" if "*" in origins else (list(origins) or None),
-            namespaces=["/"],
+            most_bytes=frame_bytes,
+            deflate=deflate,
+            origins=origins,
         )
+        self.eio.above = self
+        self.eio.observers.clear()
         self._listener = listener
         self._address_of = address_of
+        self._network_of = network_of
         self._connect_timeout_s = connect_timeout_ms / 1000
         self._connections: dict[str, Connection] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._admission = Admission(per_address, handshakes)
 
     def __len__(self) -> int:
         return len(self._connections)
 
     @property
     def sessions(self) -> int:
-        """Engine.IO sessions, those that have not connected to the namespace included."""
-        return len(self.eio.sockets)
+        """Engine.IO sessions, those that have not connected to a namespace included."""
+        return len(self.eio.sessions)
 
     @property
     def connections(self) -> list[Connection]:
+        """The listener's connections."""
         return list(self._connections.values())
 
-    def _engineio_server_class(self) -> type[Engine]:
-        return Engine
-
-    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
-        request = environ["aiohttp.request"]
-        # Not the whole environ: it would keep the request alive as long as the connection.
-        kept = {"REMOTE_ADDR": self._address_of(request), "HTTP_USER_AGENT": environ.get("HTTP_USER_AGENT", "")}
-        await super()._handle_eio_connect(eio_sid, kept)
-        self._await_connect(eio_sid)
-
-    def _await_connect(self, eio_sid: str) -> None:
-        """End the session if it does not connect to the namespace within the time-out."""
-        loop = asyncio.get_running_loop()
-        self._timers[eio_sid] = loop.call_later(self._connect_timeout_s, self._expire, eio_sid)
-
-    def _expire(self, eio_sid: str) -> None:
-        session = self.eio.sockets.get(eio_sid)
-        if session is not None and eio_sid not in self._connections:
-            session.abort()
-
-    async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
-        try:
-            await super()._handle_eio_message(eio_sid, data)
-            waiting = self._binary_packet.get(eio_sid)
-            if waiting is not None and waiting.attachment_count > ATTACHMENTS:
-                raise ValueError("too many attachments")
-        except Exception:
-            log.debug("%s: malformed message", eio_sid, exc_info=True)
-            self._hang_up(eio_sid)
-
-    def _hang_up(self, eio_sid: str) -> None:
-        session = self.eio.sockets.get(eio_sid)
+    def push(self, eio_sid: str, namespace: str, packet: Packet) -> None:
+        """Send a packet to a session; to a namespace that it is connecting to, when it has connected."""
+        session = self.eio.sessions.get(eio_sid)
         if session is not None:
-            session.abort()
+            early = session.state.early
+            if early is not None and namespace in early:
+                early[namespace].append(packet)
+            else:
+                session.push(packet)
 
-    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
-        if (namespace or "/") != "/":
-            await self._refuse(eio_sid, namespace, {"message": "Invalid namespace"})
+    async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """Disconnect a client, which does not come back by itself."""
+        if (namespace or "/") == "/" and self._listener is not None:
+            eio_sid = self.manager.eio_sid_from_sid(sid, "/")
+            if eio_sid in self._connections:
+                self._connections[eio_sid].close()
             return
-        if eio_sid in self._connections:
-            raise ValueError("connected already")
-        environ = self.environ[eio_sid]
-        session = self.eio.sockets[eio_sid]
-        self._timers[eio_sid].cancel()  # the client has done its part; how long judging it takes is ours
-        sid = await self.manager.pre_connect(eio_sid, "/")
-        connection = Connection(self.eio, session, sid, environ["REMOTE_ADDR"], environ["HTTP_USER_AGENT"])
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace or "/")
+        await super().disconnect(sid, namespace, ignore_queue)
+        session = self.eio.sessions.get(eio_sid)
+        if session is not None and not session.is_closed:
+            self._leave(session, namespace or "/")
+
+    async def shutdown(self) -> None:
+        """End all sessions. Whoever asks for it says so in the log: the base class would say it too."""
+        await self.eio.shutdown()
+
+    # what the engine calls
+
+    def opening(self, request: web.Request) -> None:
+        network = self._network_of(self._address_of(request))
+        self._admission.judge(network, asyncio.get_running_loop().time())
+
+    def opened(self, session: Session, request: web.Request) -> None:
+        address = self._address_of(request)
+        self._admission.opened(self._network_of(address))
+        session.state = Client(address, request.headers.get("User-Agent", ""))
+        if self._listener is None or self.handlers or self.namespace_handlers:
+            self.environ[session.sid] = _environ(request, address)
+            self.eio.observe("connect", session.sid, self.environ[session.sid])
+        self._await_connect(session)
+
+    def received(self, session: Session, message: bytes, at: int, *, is_binary: bool) -> None:
+        client: Client = session.state
+        if client.waiting is not None:
+            if not is_binary or len(message) + client.attached > self.eio.most_bytes:
+                raise ValueError("an attachment is missing, or they are too large")
+            whole = client.attach(message)
+            if whole is None:
+                return
+            packet = whole
+        elif is_binary:
+            if not client.is_fresh and not session.encoding.is_msgpack:
+                raise ValueError("an attachment of nothing")
+            packet = parse_packed(message)
+        elif session.encoding.is_msgpack:
+            raise ValueError("not in the codec of its connect")
+        else:
+            packet = parse_text(message, at)
+        if packet.type == EVENT and client.connection is not None and packet.namespace == "/":
+            data = packet.data
+            self._listener.received(client.connection, data[0], data[1:], packet.ack_id)  # type: ignore[union-attr]
+        else:
+            self._deal(session, client, packet, is_binary)
+
+    def ended(self, session: Session, reason: Reason) -> None:
+        client: Client = session.state
+        self._admission.ended(self._network_of(client.address))
+        if client.timer is not None:
+            client.timer.cancel()
+        self._forget(session, client)
+        for namespace in client.namespaces or ():
+            self.start_background_task(self._left, session.sid, namespace, reason)
+        if self.environ:
+            self.eio.observe("disconnect", session.sid, reason)
+            if not client.namespaces:
+                self.environ.pop(session.sid, None)
+
+    # packets
+
+    def _deal(self, session: Session, client: Client, packet: Received, is_binary: bool) -> None:
+        """Every packet but an event for the listener. Raises ValueError where it is not the time for it."""
+        kind, namespace = packet.type, packet.namespace
+        if kind == CONNECT:
+            if client.is_fresh:
+                client.is_fresh = False
+                if is_binary:
+                    session.encoding = session.encoding.packed()
+            self._connect(session, client, namespace, packet.data)
+            return
+        is_listened = namespace == "/" and client.connection is not None
+        if not is_listened and namespace not in (client.namespaces or ()):
+            raise ValueError("a packet for a namespace that is not connected")
+        if kind in (BINARY_EVENT, BINARY_ACK):
+            if packet.attachments:
+                client.waiting = packet
+                return
+            packet = packet.filled(())
+            kind = packet.type
+        if kind == DISCONNECT:
+            self._disconnected(session, client, namespace)
+        elif kind == ACK:
+            sid = self.manager.sid_from_eio_sid(session.sid, namespace)
+            self.start_background_task(self.manager.trigger_callback, sid, packet.ack_id, packet.data)
+        elif is_listened:
+            assert self._listener is not None
+            assert client.connection is not None
+            self._listener.received(client.connection, packet.data[0], packet.data[1:], packet.ack_id)
+        else:
+            sid = self.manager.sid_from_eio_sid(session.sid, namespace)
+            # Tasks begin in the order in which they are made, so that handlers begin in the order of the events.
+            self.start_background_task(
+                self._handle_event_internal, self, sid, session.sid, packet.data, namespace, packet.ack_id
+            )
+
+    def _connect(self, session: Session, client: Client, namespace: str, auth: Any) -> None:
+        if namespace == "/" and self._listener is not None:
+            if client.connection is not None:
+                raise ValueError("connected already")
+            work = self._admit(session, client, auth)
+        elif not self._is_known(namespace):
+            session.push(packet_of(CONNECT_ERROR, namespace, None, {"message": "Invalid namespace"}))
+            return
+        else:
+            if client.namespaces is None:
+                client.namespaces = set()
+            if namespace in client.namespaces:
+                raise ValueError("connected already")
+            client.namespaces.add(namespace)
+            work = self._admit_by_handler(session, client, namespace, auth)
+        if client.timer is not None:  # the client has done its part; how long judging it takes is ours
+            client.timer.cancel()
+        session.hold()
+        self.start_background_task(self._held, session, work)
+
+    async def _held(self, session: Session, work: Awaitable[None]) -> None:
+        """Let a connect be judged; what the client sends meanwhile waits."""
         try:
-            await self._listener.connecting(connection, data)
+            await work
+        except Exception:
+            session.abort()
+            raise
+        session.go_on()
+
+    async def _admit(self, session: Session, client: Client, auth: Any) -> None:
+        """Let the listener judge a connect to `/`."""
+        assert self._listener is not None
+        connection = Connection(session, self.eio.generate_id(), client.address, client.agent)
+        try:
+            await self._listener.connecting(connection, auth)
         except Refused as refusal:
-            await self._refuse(eio_sid, None, {"message": refusal.message, "data": refusal.data})
-            await self.manager.disconnect(sid, "/", ignore_queue=True)
-            if eio_sid in self._timers:
-                self._await_connect(eio_sid)
+            about = {"message": refusal.message, "data": refusal.data}
+            session.push(packet_of(CONNECT_ERROR, "/", None, about))
+            self._await_connect(session)
             return
-        if session.closed:
+        if session.is_closed:
             self._listener.disconnected(connection)
-            await self.manager.disconnect(sid, "/", ignore_queue=True)
             return
-        self._connections[eio_sid] = connection
-        await self.manager.connect(sid, "/")
-        connection.send(Packet(f'0{{"sid":"{sid}"}}'))
+        client.connection = self._connections[session.sid] = connection
+        self.manager.enter(connection.sid, "/", session.sid)
+        connection.send(Packet(f'0{{"sid":"{connection.sid}"}}'))
         self._listener.connected(connection)
 
-    async def _refuse(self, eio_sid: str, namespace: str | None, data: dict[str, Any]) -> None:
-        await self._send_packet(eio_sid, self.packet_class(packet.CONNECT_ERROR, data=data, namespace=namespace))
+    async def _admit_by_handler(self, session: Session, client: Client, namespace: str, auth: Any) -> None:
+        """Let a handler judge a connect. What it emits to the client follows the answer to the connect."""
+        client.early = {**(client.early or {}), namespace: []}
+        try:
+            await self._handle_connect(session.sid, namespace, auth)
+        except Exception:  # the library leaves a client whose handler has broken where it is
+            half = self.manager.sid_from_eio_sid(session.sid, namespace)
+            if half is not None:
+                self.manager.basic_disconnect(half, namespace)
+            raise
+        early = client.early.pop(namespace)
+        sid = self.manager.sid_from_eio_sid(session.sid, namespace)
+        if sid is None:
+            if client.namespaces is not None:
+                client.namespaces.discard(namespace)
+            self._await_connect(session)
+        elif session.is_closed:
+            await self._left(session.sid, namespace, Reason.TRANSPORT_CLOSE)
+        else:
+            for packet in early:
+                session.push(packet)
 
-    async def _handle_event(self, eio_sid: str, namespace: str | None, ack_id: int | None, data: Any) -> None:
-        connection = self._connections.get(eio_sid)
-        if connection is None or (namespace or "/") != "/":
-            raise ValueError("an event before the connect")
-        if not isinstance(data, list) or not data or not isinstance(data[0], str) or data[0] in RESERVED:
-            raise ValueError("not an event")
-        await self._listener.received(connection, data[0], data[1:], ack_id)
+    async def _send_packet(self, eio_sid: str, pkt: _Outgoing) -> None:
+        """python-socketio's way to send: the answer to a connect precedes what was emitted during it."""
+        session = self.eio.sessions.get(eio_sid)
+        if session is None:
+            return
+        packet = packet_of(pkt.packet_type, pkt.namespace, pkt.id, pkt.data)
+        if pkt.packet_type in (CONNECT, CONNECT_ERROR):
+            session.push(packet)
+        else:
+            self.push(eio_sid, pkt.namespace, packet)
 
-    async def _handle_disconnect(self, eio_sid: str, namespace: str | None, reason: str | None = None) -> None:
-        await super()._handle_disconnect(eio_sid, namespace, reason)
-        self._forget(eio_sid)
-        if eio_sid in self._timers:  # the session stands, and may connect anew
-            self._timers[eio_sid].cancel()
-            self._await_connect(eio_sid)
+    def _is_known(self, namespace: str) -> bool:
+        known: bool = (
+            namespace in self.handlers
+            or namespace in self.namespace_handlers
+            or self.namespaces == "*"
+            or (namespace in self.namespaces and not (namespace == "/" and self._listener is not None))
+        )
+        return known
+
+    def _disconnected(self, session: Session, client: Client, namespace: str) -> None:
+        """A client has left a namespace; its session stands, and may connect anew."""
+        if namespace == "/" and client.connection is not None:
+            self._forget(session, client)
+        else:
+            self.start_background_task(self._left, session.sid, namespace, Reason.CLIENT)
+        self._leave(session, namespace)
+
+    def _leave(self, session: Session, namespace: str) -> None:
+        """A client is in a namespace no more; in none at all it has the time to connect that it had at first."""
+        client: Client = session.state
+        if client.namespaces is not None:
+            client.namespaces.discard(namespace)
+        if client.connection is None and not client.namespaces:
+            self._await_connect(session)
+
+    async def _left(self, eio_sid: str, namespace: str, reason: Reason) -> None:
+        """Have a namespace's handler hear that a client is gone."""
+        await self._handle_disconnect(eio_sid, namespace, reason)
+        if eio_sid not in self.eio.sessions:
+            self.environ.pop(eio_sid, None)
+
+    def _forget(self, session: Session, client: Client) -> None:
+        connection, client.connection = client.connection, None
+        if connection is not None:
+            del self._connections[session.sid]
+            self.manager.basic_disconnect(connection.sid, "/")
+            assert self._listener is not None
+            self._listener.disconnected(connection)
+
+    def _await_connect(self, session: Session) -> None:
+        """End the session if it does not connect to a namespace within the time-out."""
+        client: Client = session.state
+        if client.timer is not None:
+            client.timer.cancel()
+        if session.is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        client.timer = loop.call_later(self._connect_timeout_s, session.abort, Reason.TRANSPORT_CLOSE)
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        """What instruments the server passes on; the session is known already."""
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
-        self._forget(eio_sid)
-        await super()._handle_eio_disconnect(eio_sid, reason)
-        self._binary_packet.pop(eio_sid, None)
-        timer = self._timers.pop(eio_sid, None)
-        if timer is not None:
-            timer.cancel()
+        """What instruments the server passes on; the session is forgotten already."""
 
-    def _forget(self, eio_sid: str) -> None:
-        connection = self._connections.pop(eio_sid, None)
-        if connection is not None:
-            self._listener.disconnected(connection)
+    def _engineio_server_class(self) -> type[Facade]:
+        return Facade
+
+
+def _environ(request: web.Request, address: str) -> dict[str, Any]:
+    """What python-socketio's handlers know of a request; nothing that keeps it alive."""
+    return {
+        "REMOTE_ADDR": address,
+        "REQUEST_METHOD": request.method,
+        "PATH_INFO": request.path,
+        "QUERY_STRING": request.query_string,
+        "wsgi.url_scheme": request.scheme,
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()},
+    }

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from rules.users import Scope
 from server.commands.context import Call
-from server.commands.dispatch import IN_LANE, Lane
+from server.commands.dispatch import Lane
 from server.errors import Conflict, Unavailable
 from storage import Connection, Database, rooms, users
 from storage import _db as db_module
@@ -33,13 +33,17 @@ def migrated_database(shared_database: str) -> str:
 # one client's order
 
 
+IN_FLIGHT = 64
+
+
 class Calls:
     """What a lane has started, by name. `b…` are calls of one batched command, others of commands of their own."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
         self._batched = SimpleNamespace(batch=True)
-        self.lane = Lane(self._start)
+        self.held: list[str] = []
+        self.lane = Lane(self._start, IN_FLIGHT, lambda: self.held.append("hold"), lambda: self.held.append("go on"))
 
     def _start(self, call: Call[Any]) -> None:
         self.started.append(cast("str", call.payload))
@@ -77,23 +81,20 @@ async def test_consecutive_calls_of_a_batched_command_start_together_and_others_
 
 async def test_a_full_lane_is_not_read_until_some_are_answered() -> None:
     calls = Calls()
-    calls.add(*("x" for _ in range(IN_LANE - 1)))
-    await calls.lane.room()
+    calls.add(*("x" for _ in range(IN_FLIGHT - 1)))
+    assert calls.held == []
     calls.add("x")
-    reading = asyncio.create_task(calls.lane.room())
-    await asyncio.sleep(0)
-    assert not reading.done()
+    assert calls.held == ["hold"]
     calls.lane.finished()
-    await reading
+    assert calls.held == ["hold", "go on"]
+    calls.lane.finished()
+    assert calls.held == ["hold", "go on"]
 
 
 async def test_what_a_client_that_has_left_was_waiting_for_is_not_started() -> None:
     calls = Calls()
-    calls.add("b1", "b2", *("x" for _ in range(IN_LANE)))
-    reading = asyncio.create_task(calls.lane.room())
-    await asyncio.sleep(0)
+    calls.add("b1", "b2", *("x" for _ in range(IN_FLIGHT)))
     calls.lane.leave()
-    await reading
     calls.lane.finished()
     calls.lane.finished()
     assert calls.started == ["b1", "b2"]

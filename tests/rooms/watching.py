@@ -49,9 +49,12 @@ class SilentBus:
 
 
 class Phone:
-    """A connection as delivery sees it; `heard` is what was sent to it."""
+    """A connection as delivery sees it, with its session in one; `heard` is what was sent to it."""
+
+    is_flowing = False
 
     def __init__(self) -> None:
+        self.session = self
         self.heard: list[str] = []
         self.news = asyncio.Event()
         self.is_dropped = False
@@ -63,6 +66,8 @@ class Phone:
         self.heard.append(message.text)
         self.news.set()
         return True
+
+    push = send
 
 
 class Watched(Database):

@@ -42,6 +42,7 @@ def test_the_rates_are_those_of_the_contract() -> None:
         "writes": Rate(10, 100),
         "reads": Rate(50, 200),
         "connects": Rate(10, 100),
+        "handshakes": Rate(1_000, 5_000),
         "login": Rate(0.16667, 10),
         "login_account": Rate(0.08333, 5),
     }

@@ -18,8 +18,9 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from server.wire import engineio
-from server.wire.socketio import RESERVED
+from server.wire import session as sessions
+from server.wire import websocket
+from server.wire.codec import RESERVED
 from tests.people import PATIENCE_S, Instance, Person
 
 FRAME_BYTES = 131_072
@@ -101,8 +102,10 @@ async def nothing_left(parley: Instance) -> None:
     await until(lambda: not wire.sessions, f"{wire.sessions} sessions are left")
     assert len(wire) == 0
     await until(lambda: not delivery.sockets() and not delivery.watched, f"{delivery.sockets()} are left")
-    assert not wire._timers
-    assert not wire._binary_packet
+    assert not wire._admission.addresses
+    assert not any(wire.eio.heartbeat._due.values())
+    assert not wire.environ
+    assert not wire.manager.rooms
 
 
 # malformed frames
@@ -378,17 +381,17 @@ async def test_a_client_that_stops_reading_is_cut_and_the_others_go_on(
 ) -> None:
     other = await bilal.connect()
     sid = await deaf.connect(amina)
-    sessions = parley.parley.wire.eio.sockets
+    standing = parley.parley.wire.eio.sessions
     held, count = 0, 0
     text = "🌙" * 10_000  # 40 kB each
     async with asyncio.timeout(30):
-        while sid in sessions:
+        while sid in standing:
             await other.send(their_chat, text)
             count += 1
-            session = sessions.get(sid)
-            if session is not None and session._ws.transport is not None:
-                held = max(held, session.backlog + session._ws.transport.get_write_buffer_size())
-    assert engineio.BACKLOG_BYTES - 100_000 < held < 1.5 * engineio.BACKLOG_BYTES
+            session = standing.get(sid)
+            if session is not None:
+                held = max(held, session.backlog)
+    assert websocket.BACKLOG_BYTES - 100_000 < held <= websocket.BACKLOG_BYTES
     await other.hearing_up_to(f"conversation:{their_chat}", count)
     assert len(other.texts(their_chat)) == count
     assert len(parley.parley.wire) == 1
@@ -401,14 +404,14 @@ async def test_a_client_that_stops_reading_is_cut_and_the_others_go_on(
 async def test_a_client_that_takes_nothing_for_long_is_cut(
     parley: Instance, amina: Person, bilal: Person, their_chat: str, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engineio, "STALL_S", 0.2)
+    monkeypatch.setattr(sessions, "STALL_S", 0.2)
     other = await bilal.connect()
-    session = parley.parley.wire.eio.sockets[await deaf.connect(amina)]
+    session = parley.parley.wire.eio.sessions[await deaf.connect(amina)]
     async with asyncio.timeout(30):
         while not session.backlog:
             await other.send(their_chat, "🌙" * 10_000)
-    assert session.backlog < engineio.BACKLOG_BYTES // 2
-    await until(lambda: session.closed, "it still stands")
+    assert session.backlog < websocket.BACKLOG_BYTES // 2
+    await until(lambda: session.is_closed, "it still stands")
     assert (await other.call("account:me"))["user_id"] == bilal.user_id
 
 
@@ -428,27 +431,28 @@ async def test_a_replay_waits_for_a_client_that_does_not_read(
     parley: Instance, amina: Person, missed: dict[str, int], deaf: Deaf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[int] = []
-    put = engineio.Session._put
+    push = sessions.Session.push
 
-    def watched(self: engineio.Session, *args: Any) -> None:
-        put(self, *args)
+    def watched(self: sessions.Session, *args: Any, **named: Any) -> bool:
+        pushed = push(self, *args, **named)
         held.append(self.backlog)
+        return pushed
 
-    monkeypatch.setattr(engineio.Session, "_put", watched)
-    session = parley.parley.wire.eio.sockets[await deaf.connect(amina, rooms=missed)]
-    await until(lambda: session.backlog > engineio.PACE_BYTES, "nothing waits for the client")
-    assert max(held) < engineio.PACE_BYTES + 50_000  # one event more than what it waits for
+    monkeypatch.setattr(sessions.Session, "push", watched)
+    session = parley.parley.wire.eio.sessions[await deaf.connect(amina, rooms=missed)]
+    await until(lambda: session.backlog > websocket.PACE_BYTES, "nothing waits for the client")
+    assert max(held) < websocket.PACE_BYTES + 50_000  # one event more than what it waits for
     read = await deaf.until(f'{REPLAYED - 1:04}"'.encode())
     assert re.findall(r'🌙(\d{4})"', read.decode(errors="replace")) == [f"{n:04}" for n in range(REPLAYED)]
-    assert max(held) < engineio.PACE_BYTES + 50_000
-    assert not session.closed
+    assert max(held) < websocket.PACE_BYTES + 50_000
+    assert not session.is_closed
 
 
 async def test_a_replay_ends_with_a_client_that_goes_away_in_the_middle(
     parley: Instance, amina: Person, missed: dict[str, int], deaf: Deaf
 ) -> None:
-    session = parley.parley.wire.eio.sockets[await deaf.connect(amina, rooms=missed)]
-    await until(lambda: session.backlog > engineio.PACE_BYTES, "nothing waits for the client")
+    session = parley.parley.wire.eio.sessions[await deaf.connect(amina, rooms=missed)]
+    await until(lambda: session.backlog > websocket.PACE_BYTES, "nothing waits for the client")
     assert parley.parley.joining._tasks
     deaf.socket.close()
     await until(lambda: not parley.parley.joining._tasks, "the replay goes on")
@@ -458,16 +462,16 @@ async def test_a_replay_ends_with_a_client_that_goes_away_in_the_middle(
 async def test_a_slow_client_that_keeps_reading_is_left_alone(
     parley: Instance, amina: Person, bilal: Person, their_chat: str, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engineio, "STALL_S", 0.5)
+    monkeypatch.setattr(sessions, "STALL_S", 0.5)
     other = await bilal.connect()
-    session = parley.parley.wire.eio.sockets[await deaf.connect(amina)]
+    session = parley.parley.wire.eio.sessions[await deaf.connect(amina)]
     async with asyncio.timeout(30):
         while session.backlog < 200_000:
             await other.send(their_chat, "🌙" * 10_000)
     async with asyncio.timeout(30):
         while session.backlog:
             await asyncio.get_running_loop().sock_recv(deaf.socket, 65_536)
-    assert not session.closed
+    assert not session.is_closed
 
 
 # polling

@@ -1,0 +1,5 @@
+"""`parley load`: people who talk and haggle, thousands at once, and whether what they were told was right.
+
+One process hands out the people and gathers figures (`running`); workers hold the sockets (`worker`). What is checked
+is pure and knows no socket: `ledger` for rooms and their messages, `deals` for negotiation.
+"""

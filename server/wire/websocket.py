@@ -1,0 +1,272 @@
+"""A WebSocket taken over from aiohttp: its C reader feeds packets straight in, frames go straight to the transport.
+
+No task, no queue and no writer object a connection or a message. The takeover happens inside aiohttp's routing, behind
+its middlewares, by private parts of aiohttp, which are all in this file: `WebSocketReader` and the queue that it calls,
+`RequestHandler._message_tail`, `set_protocol` on its transport. The version is pinned, and
+tests/wire/test_takeover.py says which assumption broke when it is raised.
+"""
+
+import asyncio
+import base64
+import hashlib
+import logging
+from typing import Any, Protocol
+
+from aiohttp import web
+from aiohttp._websocket.helpers import ws_ext_parse
+from aiohttp._websocket.models import WebSocketError
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp.http_websocket import WS_KEY, WSMsgType
+
+from server.wire.frames import CloseCode, Kind, close_frame, frame
+
+BACKLOG_BYTES = 1024 * 1024  # held in this process for one client; over it the client is cut, and resumes later
+DROP_BYTES = 256 * 1024  # behind this much, a client is not sent what may be dropped
+PACE_BYTES = 64 * 1024  # a replay goes on when less than this is waiting
+CLOSE_S = 5.0  # for the client to close its side, once ours is closed
+
+log = logging.getLogger("parley.wire")
+
+_TEXT, _BINARY, _PING, _PONG, _CLOSE = (
+    WSMsgType.TEXT,
+    WSMsgType.BINARY,
+    WSMsgType.PING,
+    WSMsgType.PONG,
+    WSMsgType.CLOSE,
+)
+
+
+class Owner(Protocol):
+    """Whom a WebSocket works for."""
+
+    def received(self, message: bytes, *, is_binary: bool) -> None:
+        """A message arrived, whole. Raises ValueError where it is malformed: that ends the WebSocket."""
+
+    def slowed(self) -> None:
+        """More than `PACE_BYTES` wait for the client."""
+
+    def flowing(self) -> None:
+        """The client has taken most of what waited for it."""
+
+    def lost(self, *, malformed: bool) -> None:
+        """The WebSocket is gone, or its client has closed it: called once, and not after `detach`."""
+
+
+class _Messages(WebSocketDataQueue):
+    """What the reader calls for each message; it keeps none.
+
+    The base class is not initialised: its buffer would take most of a kilobyte a connection, and the reader reads no
+    more of it than its size and its bound, which are both 0.
+    """
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: "WebSocket") -> None:
+        self._socket = socket
+
+    def feed_data(self, message: Any, size: int) -> None:
+        self._socket._take(message)
+
+    def set_exception(self, error: BaseException, *_: Any) -> None:
+        self._socket._break(error)
+
+
+class WebSocket(asyncio.Protocol):
+    """An open WebSocket. `write` takes whole frames."""
+
+    __slots__ = ("_feed", "_is_closing", "_owner", "_timer", "is_deflated", "transport", "write")
+
+    def __init__(self, transport: asyncio.Transport, owner: Owner, most_bytes: int, *, deflated: bool) -> None:
+        self.transport = transport
+        self.is_deflated = deflated
+        self.write = transport.write
+        self._owner: Owner | None = owner
+        self._is_closing = False
+        self._timer: asyncio.TimerHandle | None = None
+        # The reader refuses what reaches its bound; ours is what may come.
+        reader = WebSocketReader(_Messages(self), most_bytes + 1, deflated, False)
+        self._feed = reader.feed_data
+        transport.set_write_buffer_limits(high=PACE_BYTES)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait in this process for the client to take them."""
+        return self.transport.get_write_buffer_size()
+
+    def close(self, code: int = CloseCode.NORMAL) -> None:
+        """Say that it is closed, and end when the client says so too, at the latest after `CLOSE_S`.
+
+        Not at once: what the client has sent meanwhile would turn the end into a reset, which takes back what is on its
+        way to the client.
+        """
+        self.detach()
+        if not self._is_closing:
+            self._is_closing = True
+            self.write(close_frame(code))
+            self.transport.resume_reading()  # for its answer
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
+
+    def abort(self) -> None:
+        """Cut it: nothing more is sent, not even what waits."""
+        self.detach()
+        self._is_closing = True
+        self.transport.abort()
+
+    def detach(self) -> None:
+        """Tell the owner nothing more."""
+        self._owner = None
+
+    def hand_over(self, owner: Owner) -> None:
+        """Work for somebody else from now on."""
+        self._owner = owner
+
+    def pause(self) -> None:
+        """Read no more from the client than what is on its way in this process."""
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.transport.resume_reading()
+
+    # what the transport calls
+
+    def data_received(self, data: bytes) -> None:
+        self._feed(data)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more; the transport closes itself when what waits is gone."""
+
+    def pause_writing(self) -> None:
+        if self._owner is not None:
+            self._owner.slowed()
+
+    def resume_writing(self) -> None:
+        if self._owner is not None:
+            self._owner.flowing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._lose(malformed=False)
+        del self._feed  # the reader holds what holds this
+
+    # what the reader calls
+
+    def _take(self, message: Any) -> None:
+        owner = self._owner
+        kind = message.type
+        if owner is None:
+            if kind is _CLOSE:
+                self.transport.close()
+            return
+        try:
+            if kind is _TEXT:
+                owner.received(message.data, is_binary=False)
+            elif kind is _BINARY:
+                owner.received(message.data, is_binary=True)
+            elif kind is _PING:
+                if self.backlog < PACE_BYTES:  # who asks and does not read is not answered without end
+                    self.write(frame(Kind.PONG, bytes(message.data)))
+            elif kind is _CLOSE:
+                self._is_closing = True
+                self.write(close_frame(CloseCode.NORMAL))
+                self.transport.close()
+                self._lose(malformed=False)
+        except ValueError:
+            self.fail(message.data, is_binary=kind is _BINARY)
+        except Exception:
+            log.exception("a message broke what it was for")
+            self._fail(CloseCode.INTERNAL_ERROR)
+
+    def _break(self, error: BaseException) -> None:
+        """The reader understands no more, not even that the client closes: it is shown that nothing comes any more."""
+        self._fail(error.code if isinstance(error, WebSocketError) else CloseCode.PROTOCOL_ERROR)
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def fail(self, message: bytes, *, is_binary: bool) -> None:
+        """End it for a message that is malformed."""
+        self._fail(CloseCode.PROTOCOL_ERROR if is_binary else _fault(message))
+
+    def _fail(self, code: int) -> None:
+        """The client has broken the protocol: say how, and end."""
+        self._lose(malformed=True)
+        self.close(code)
+
+    def _lose(self, *, malformed: bool) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.lost(malformed=malformed)
+
+
+def _fault(text: bytes) -> int:
+    """Why a text that could not be understood ends the WebSocket."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return CloseCode.INVALID_TEXT
+    return CloseCode.PROTOCOL_ERROR
+
+
+class Switching(web.StreamResponse):
+    """The 101 that ends HTTP on a connection. Headers that signals and middlewares add go along.
+
+    Raises `HTTPBadRequest` for a handshake that is none.
+    """
+
+    _length_check = False
+
+    def __init__(self, request: web.Request, *, deflate: bool) -> None:
+        headers = request.headers
+        key = headers.get("Sec-WebSocket-Key", "")
+        is_asked = request.method == "GET" and request._message.upgrade
+        if not is_asked or headers.get("Upgrade", "").strip().lower() != "websocket":
+            raise web.HTTPBadRequest(text="This is no WebSocket handshake: there is no upgrade.")
+        if headers.get("Sec-WebSocket-Version") != "13":
+            raise web.HTTPBadRequest(text="Speak version 13.", headers={"Sec-WebSocket-Version": "13"})
+        try:
+            is_key = len(base64.b64decode(key, validate=True)) == 16
+        except ValueError:
+            is_key = False
+        if not is_key:
+            raise web.HTTPBadRequest(text="This is no WebSocket handshake: there is no key.")
+        super().__init__(status=101)
+        self.force_close()
+        answer = base64.b64encode(hashlib.sha1(key.encode() + WS_KEY, usedforsecurity=False).digest()).decode()
+        self.headers.update({"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": answer})
+        window, _ = ws_ext_parse(headers.get("Sec-WebSocket-Extensions"), isserver=True) if deflate else (0, False)
+        self.is_deflated = window == 15  # our frames are compressed with that window
+        if self.is_deflated:
+            extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+            self.headers["Sec-WebSocket-Extensions"] = extension
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing follows by way of HTTP."""
+        self._eof_sent = True
+        self._req = None
+
+    async def take_over(self, request: web.Request, owner: Owner, most_bytes: int) -> WebSocket | None:
+        """Answer, and make the connection a WebSocket; None where the client is gone already.
+
+        `begin` has to follow when the owner knows of it: what came right behind the handshake is read then.
+        """
+        await self.prepare(request)
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            return None
+        return WebSocket(transport, owner, most_bytes, deflated=self.is_deflated)
+
+    def begin(self, request: web.Request, socket: WebSocket) -> None:
+        """Take the connection out of aiohttp's hands, and begin to read."""
+        handler: Any = request.protocol
+        transport = socket.transport
+        early, handler._message_tail = handler._message_tail, b""
+        transport.set_protocol(socket)
+        is_paused = handler._reading_paused or handler._buffer_paused
+        handler.transport = None  # its end is not the connection's
+        handler.connection_lost(None)
+        if is_paused:
+            transport.resume_reading()
+        if early:
+            socket.data_received(early)
