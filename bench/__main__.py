@@ -1,4 +1,9 @@
-"""`python -m bench`: measure, show, and on request write docs/benchmarks.md."""
+"""`python -m bench`: Parley beside Node.js, the socket engines alone and all that a message takes.
+
+Server CPU a send, a delivery and a connect, memory a connection, latencies, and what `send()` in C takes, measured in
+turn in one run. Checked in each: every message acknowledged and delivered to each member once, in the room's order,
+without a gap.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,25 @@ import argparse
 import datetime
 import json
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import machine
+from bench.floor import measure_floor
 from bench.load import Load
 from bench.machine import BenchError, Cores
 from bench.measuring import Outcome, Run
+from bench.pages import PAGE, write_frame
 from bench.peers import PEERS, Site
-from bench.report import Report
+from bench.report import FLOOR_OF, Report
 from bench.scenarios import SCENARIOS, Scenario
 from bench.services import Postgres, Redis
-
-PAGE = machine.ROOT / "docs" / "benchmarks.md"
+from bench.stage import folder_of_a_run
 
 
 def main() -> int:
@@ -48,13 +52,15 @@ def main() -> int:
         options.json.write_text(json.dumps(_raw(report), indent=1) + "\n")
     right = all(outcome.is_right for outcome in report.outcomes)
     if options.write and right:
-        PAGE.write_text(report.markdown())
+        write_frame(report.markdown())
         console.print(f"written: {PAGE.relative_to(machine.ROOT)}")
     return 0 if right else 1
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = ", ".join(scenario.name for scenario in SCENARIOS)
     parser.add_argument("--scenario", help=f"which, separated by commas: {names} (default: all)")
     parser.add_argument("--reps", type=int, default=3, help="measurements of each server (3)")
@@ -85,17 +91,19 @@ def _run(options: argparse.Namespace, chosen: Sequence[Scenario], console: Conso
     machine.allow_descriptors()
     machine.install_peer()
     binary = machine.load_generator()
-    with _folder() as folder, ExitStack() as stack:
+    with folder_of_a_run() as folder, ExitStack() as stack:
         cores = Cores.of_this_machine()
         postgres = Postgres(folder, cores.rest)
         stack.callback(postgres.stop)
         redis = Redis(folder, cores.rest)
         stack.callback(redis.stop)
         secret = secrets.token_urlsafe(48)
-        crowds = list({scenario.crowd.name: scenario.crowd for scenario in chosen}.values())
+        crowds = list({scenario.crowd.name: scenario.crowd for scenario in chosen if not scenario.bare}.values())
         sites = [Site(peer, postgres, crowds, secret, folder) for peer in PEERS]
         load = Load(binary, cores.load, options.secs, 0.5 if options.quick else 1.0, postgres.pid, redis.pid)
         run = Run(sites, postgres, redis, cores, load, folder, secret, options.reps, console.print)
+        has_floor = any(scenario.name == FLOOR_OF for scenario in chosen)
+        floor_us = measure_floor(cores, options.reps) if has_floor else None
         outcomes: list[Outcome] = [run.measure(scenario) for scenario in chosen]
         for site in sites:
             for line in site.complaints()[:20]:
@@ -108,18 +116,8 @@ def _run(options: argparse.Namespace, chosen: Sequence[Scenario], console: Conso
             "python -m bench --write" + f" --reps {options.reps} --secs {options.secs:g}",
             options.reps,
             options.secs,
+            floor_us,
         )
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for the run, with a short path, that PostgreSQL's own user may enter where we are root."""
-    folder = Path(tempfile.mkdtemp(prefix="parley-bench-"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _raw(report: Report) -> dict[str, object]:

@@ -1,4 +1,6 @@
-"""`server/wire` alone, as `bench/node/bare.js` is socket.io alone: join, send, broadcast, ack; nothing is judged or stored.
+"""`server/wire` alone, as `bench/node/bare.js` is socket.io alone: join, send, broadcast, ack.
+
+Nothing is judged or stored.
 
 A token is the names of one's conversations, with commas between them. A room's messages are counted by the instance on
 which they are sent, from 1 on, and anew when all of its people there have left.

@@ -10,6 +10,7 @@ import platform
 import resource
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +48,16 @@ class Cores:
         rest = cores[2:] or [load]
         return cls(str(cores[0]), str(load), ",".join(map(str, rest)))
 
+    @classmethod
+    def shared(cls) -> Cores:
+        """The first two cores for everybody."""
+        both = ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
+        return cls(both, both, both)
 
-def check_tools() -> None:
+
+def check_tools(tools: Iterable[str] = TOOLS) -> None:
     """Raise `BenchError` with all that is missing at once."""
-    missing = [f"  {tool}: apt-get install {package}" for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    missing = [f"  {tool}: apt-get install {TOOLS[tool]}" for tool in tools if shutil.which(tool) is None]
     if missing:
         raise BenchError("The benchmark needs these programs:\n" + "\n".join(missing))
     valkey_server()

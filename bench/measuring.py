@@ -68,7 +68,9 @@ class Run:
     def measure(self, scenario: Scenario) -> Outcome:
         """Measure every site in turn, `reps` times, after one round that does not count."""
         people = self.folder / f"{scenario.name}.people"
-        write_people([scenario.crowd], scenario.instances, names_of_rooms if scenario.bare else jwt(self.secret), people)
+        write_people(
+            [scenario.crowd], scenario.instances, names_of_rooms if scenario.bare else jwt(self.secret), people
+        )
         sites = [site for site in self.sites if site.peer.bare == scenario.bare]
         outcome = Outcome(scenario, {site.peer.name: [] for site in sites})
         with ExitStack() as stack:

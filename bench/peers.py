@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from bench.crowds import Crowd
 from bench.machine import NODE_FOLDER
 from bench.services import Postgres, Process, free_port, libpq
 
-_NONE: Mapping[str, str] = MappingProxyType({})
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 LINE = 240  # characters of a log line that are shown
 RATES_OFF = {f"PARLEY_RATE_{name}": "off" for name in ("MESSAGE_SEND", "WRITES", "READS", "CONNECTS", "HANDSHAKES")}
@@ -71,11 +72,11 @@ class Site:
         self.log = folder / f"{slug}.log"
         self.dsn = ""
         if peer.prepare is not None:
-            self.dsn = postgres.create(f"bench_{slug}")
+            self.dsn = postgres.create(f"bench_{slug}_{secrets.token_hex(4)}")
             asyncio.run(peer.prepare(self.dsn, crowds))
 
     def start(
-        self, instances: int, cores: str, redis_url: str | None, settings: Mapping[str, str] = _NONE
+        self, instances: int, cores: str, redis_url: str | None, settings: Mapping[str, str] = NO_SETTINGS
     ) -> list[Process]:
         """Start instances of it, all on the same core or cores; `settings` go before its own environment."""
         kept = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "PYTHONPATH"}}
@@ -98,6 +99,10 @@ class Site:
         """What it has logged, each line cut to what a person reads: nothing, if all went well."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return [_gist(line)[:LINE] for line in lines]
+
+    def errors(self) -> list[str]:
+        """Of these what is a bug: a client that goes at the wrong moment may cause a warning, and no more."""
+        return [line for line in self.complaints() if line.startswith(("error", "critical", "Traceback"))]
 
 
 def _gist(line: str) -> str:

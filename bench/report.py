@@ -11,11 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measuring import Outcome, Spread
+from bench.pages import table
 from bench.peers import NODE, PARLEY
 
 PAGE = Path(__file__).parent / "page.md"
 
 COST = ("scenario", "measure", "Node.js", "Parley", "ratio", "aim", "checks")
+FLOOR = ("", "CPU a delivery", "Node.js ÷ this")
+FLOOR_OF = "bare-room"
 TALK = (
     "scenario",
     "server",
@@ -44,18 +47,19 @@ class Report:
     command: str
     reps: int
     secs: float
+    floor_us: float | None = None
 
     def show(self, console: Console) -> None:
         """Print the tables."""
         for title, columns, rows in self._tables():
-            table = Table(*columns, title=title, title_justify="left")
+            shown = Table(*columns, title=title, title_justify="left")
             for row in rows:
-                table.add_row(*row)
-            console.print(table)
+                shown.add_row(*row)
+            console.print(shown)
 
     def markdown(self) -> str:
         """The page: `bench/page.md` with the tables in it."""
-        tables = [f"## {title}\n\n{_markdown_table(columns, rows)}" for title, columns, rows in self._tables()]
+        tables = [f"## {title}\n\n{table(columns, rows)}" for title, columns, rows in self._tables()]
         return Template(PAGE.read_text()).substitute(
             date=self.date,
             machine=self.machine,
@@ -69,12 +73,26 @@ class Report:
     def _tables(self) -> list[tuple[str, tuple[str, ...], Rows]]:
         talks = [outcome for outcome in self.outcomes if outcome.scenario.talks]
         rests = [outcome for outcome in self.outcomes if not outcome.scenario.talks]
+        bare = [outcome for outcome in self.outcomes if outcome.scenario.bare]
+        whole = [outcome for outcome in self.outcomes if not outcome.scenario.bare]
         tables = [
-            ("Cost on the server", COST, [_cost(outcome) for outcome in self.outcomes]),
+            ("Cost on the server: the socket engines alone", COST, [_cost(outcome) for outcome in bare]),
+            ("A delivery to a room of 1,000, and the floor under it", FLOOR, self._floor()),
+            ("Cost on the server: all that a message takes", COST, [_cost(outcome) for outcome in whole]),
             ("Speed, and what else it takes", TALK, [_talk(o, peer) for o in talks for peer in o.figures]),
             ("Connecting and resting", CONNECTS, [_rest(o, peer) for o in rests for peer in o.figures]),
         ]
-        return [table for table in tables if table[2]]
+        return [each for each in tables if each[2]]
+
+    def _floor(self) -> Rows:
+        rooms = [outcome for outcome in self.outcomes if outcome.scenario.name == FLOOR_OF]
+        if not rooms or self.floor_us is None:
+            return []
+        key = rooms[0].scenario.measure.key
+        costs = [(peer, rooms[0].spread(peer, key).median) for peer in rooms[0].figures]
+        costs.append(("`send()` in C, nothing else", self.floor_us))
+        node = costs[0][1]
+        return [(name, f"{cost:.2f} µs", f"{node / cost:.2f}" if cost else "-") for name, cost in costs]
 
 
 def _cost(outcome: Outcome) -> tuple[str, ...]:
@@ -82,7 +100,7 @@ def _cost(outcome: Outcome) -> tuple[str, ...]:
     measure = scenario.measure
     spreads = [_spread(outcome.spread(peer.name, measure.key), measure.unit) for peer in (NODE, PARLEY)]
     ratio = outcome.ratio(PARLEY.name, NODE.name)
-    aim = f"{scenario.aim:.1f}" if scenario.aim else "-"
+    aim = f"{scenario.aim:.1f}" if scenario.aim else f"≤ {scenario.most:g} {measure.unit}" if scenario.most else "-"
     title = f"{scenario.name}: {scenario.title}"
     return title, measure.title, *spreads, f"{ratio:.2f}", aim, "hold" if outcome.is_right else "FAILED"
 
@@ -98,7 +116,7 @@ def _talk(outcome: Outcome, peer: str) -> tuple[str, ...]:
         f"{median('deliveries_per_s'):,.0f}",
         f"{median('ack_p50_ms'):.1f} · {median('ack_p99_ms'):.1f}",
         f"{median('delivery_p50_ms'):.1f} · {median('delivery_p99_ms'):.1f}",
-        f"{median('database_us_per_send'):.0f}",
+        "-" if outcome.scenario.bare else f"{median('database_us_per_send'):.0f}",
         f"{median('bus_us_per_send'):.0f}" if outcome.scenario.instances > 1 else "-",
         f"{median('server_cpu_percent'):.0f}",
         f"{median('load_cpu_percent'):.0f}",
@@ -113,7 +131,7 @@ def _rest(outcome: Outcome, peer: str) -> tuple[str, ...]:
         outcome.scenario.name,
         peer,
         f"{median('connects_per_s'):,.0f}",
-        f"{median('database_us_per_connect'):.0f}",
+        "-" if outcome.scenario.bare else f"{median('database_us_per_connect'):.0f}",
         f"{median('idle_cpu_percent'):.1f}",
     )
 
@@ -122,8 +140,3 @@ def _spread(spread: Spread, unit: str) -> str:
     digits = 0 if spread.median >= 100 else 1
     low, high = f"{spread.least:.{digits}f}", f"{spread.most:.{digits}f}"
     return f"{spread.median:.{digits}f} {unit} ({low} to {high})"
-
-
-def _markdown_table(columns: Sequence[str], rows: Rows) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -56,11 +56,16 @@ BARE = (
         "bare-pairs", "1,000 pairs, 1,000 senders", pairs(1_000, senders=1_000), DELIVERY, aim=1.7, bare=True, full=True
     ),
     Scenario("bare-acks", "acks, 1,000 pairs, 256 senders", pairs(1_000, senders=256), SEND, aim=1.8, bare=True),
+    Scenario("bare-connects", "2,000 connects", pairs(1_000, senders=0), CONNECT, aim=1.5, bare=True, idle=True),
     Scenario(
-        "bare-connects", "2,000 connects", pairs(1_000, senders=0), CONNECT, aim=1.5, bare=True, idle=True
-    ),
-    Scenario(
-        "bare-memory", "2,000 idle connections", pairs(1_000, senders=0), MEMORY, most=8.0, bare=True, idle=True, fresh=True
+        "bare-memory",
+        "2,000 idle connections",
+        pairs(1_000, senders=0),
+        MEMORY,
+        most=8.0,
+        bare=True,
+        idle=True,
+        fresh=True,
     ),
     Scenario(
         "bare-two-room",

@@ -106,8 +106,8 @@ def names_of_rooms(crowd: Crowd, person: int) -> str:
     return ",".join(map(str, crowd.rooms_of(person)))
 
 
-def write_people(crowds: Sequence[Crowd], instances: int, mint: Mint, into: Path) -> None:
-    """The load generator's file: a line a connection."""
+def write_people(crowds: Sequence[Crowd], instances: int, mint: Mint, into: Path, *, everybody: bool = False) -> None:
+    """The load generator's file: a line a connection. `everybody` sends, or those whom their crowd names."""
     first = 0
     with into.open("w") as file:
         for crowd in crowds:
@@ -115,5 +115,5 @@ def write_people(crowds: Sequence[Crowd], instances: int, mint: Mint, into: Path
                 room = crowd.talks_in(n)
                 conversation = str(crowd.conversation_ids[room]) if crowd.talks else "-"
                 where = crowd.instance(n, instances)
-                print(mint(crowd, n), conversation, first + room, int(crowd.sends(n)), where, file=file)
+                print(mint(crowd, n), conversation, first + room, int(everybody or crowd.sends(n)), where, file=file)
             first += crowd.conversations

@@ -1,5 +1,5 @@
-// A load generator for Parley and its Node.js peer: opens the connections of a file of people, sends `message:send` in a
-// closed loop, checks every ack and delivery, and prints one line of JSON: rates, latencies, and the CPU that the servers and
+// A load generator for Parley and its Node.js peers: opens the connections of a file of people, sends `message:send` in a
+// closed loop or at a rate, checks every ack and delivery, and prints one line of JSON: rates, latencies, and the CPU that the servers and
 // PostgreSQL used meanwhile. Exit code 0: all was right; 4: something was lost, doubled or out of order; else it did not run.
 //
 // An independent program, and in C: on one core it has to be several times faster than what it measures.
@@ -40,7 +40,7 @@ static void turn(int wait_ms) {
 }
 
 static void turn_for(double seconds) {
-  for (uint64_t end = now_ns() + (uint64_t)(seconds * 1e9); now_ns() < end;) turn(10);
+  for (uint64_t end = now_ns() + (uint64_t)(seconds * 1e9); now_ns() < end;) turn(opts.rate ? talk_due() : 10);
 }
 
 static moment take(void) { return (moment){now_ns(), counts.acks, counts.delivered, read_usage(&opts)}; }
@@ -64,14 +64,11 @@ static void connect_all(void) {
     turn(1000);
     errno = 0;
     if (counts.dead) die("a connection failed while connecting");
-    if (now_ns() > deadline) die("not everybody was connected in time");
+    if (now_ns() > deadline) {
+      fprintf(stderr, "load: %d of %d are ready; %lu duplicates, %lu gaps\n", counts.ready, opts.people_count, counts.duplicates, counts.gaps);
+      die("not everybody was connected in time");
+    }
   }
-}
-
-static void send_first(void) {
-  for (int w = 0; w < opts.window; w++)
-    for (int i = 0; i < opts.people_count; i++)
-      if (opts.people[i].sends) talk_send(&connections[i]);
 }
 
 static void drain(void) {
@@ -104,13 +101,15 @@ static void print_talk(const moment *a, const moment *b) {
   double bus_us = (b->used.bus_s - a->used.bus_s) * 1e6;
   if (sends < 1) sends = 1;
   if (deliveries < 1) deliveries = 1;
-  printf(",\"seconds\":%.2f,\"sends_per_s\":%.0f,\"deliveries_per_s\":%.0f,\"cpu_us_per_send\":%.2f,\"cpu_us_per_delivery\":%.3f",
+  printf(",\"seconds\":%.2f,\"sends_per_s\":%.2f,\"deliveries_per_s\":%.0f,\"cpu_us_per_send\":%.2f,\"cpu_us_per_delivery\":%.3f",
          seconds, sends / seconds, deliveries / seconds, servers_us / sends, servers_us / deliveries);
   printf(",\"database_us_per_send\":%.2f,\"bus_us_per_send\":%.2f,\"server_cpu_percent\":%.1f,\"load_cpu_percent\":%.1f",
          database_us / sends, bus_us / sends, servers_us / seconds / 1e4, (b->used.own_s - a->used.own_s) / seconds * 100);
   print_latency("ack", &counts.ack);
   print_latency("delivery", &counts.delivery);
 }
+
+static void print_resumed(void) { print_latency("resumed", &counts.resumed); }
 
 static void print_checks(bool ok) {
   printf(",\"ok\":%s,\"sent\":%lu,\"acks\":%lu,\"expected\":%lu,\"delivered\":%lu,\"duplicates\":%lu,\"gaps\":%lu,\"strangers\":%lu,"
@@ -139,9 +138,10 @@ int main(int argc, char **argv) {
     turn_for(opts.measured_s);
     moment b = take();
     print_idle(&began, &a, &b);
+    if (opts.resume) print_resumed();
   } else {
     phase = WARM;
-    send_first();
+    talk_first();
     turn_for(opts.warm_s);
     phase = MEASURE;
     moment a = take();

@@ -29,6 +29,7 @@ void socket_open(connection *c, int epoll, int port) {
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (connect(c->fd, (void *)&to, sizeof to) && errno != EINPROGRESS) die("connect");
+  c->opened_at = now_ns();
   c->state = CONNECTING;
   c->writing = true;
   watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);

@@ -22,22 +22,32 @@ enum phase phase = CONNECT;
 
 static message *messages;
 static int *room_sizes;
+static connection **senders;
+static int sender_count, sender_step, next_sender;
+static uint64_t due_at; // when the next message is due, at a rate
 static uint32_t last_number, run;
 static char padding[8192];
+
+static int greatest_divisor(int a, int b) { return b ? greatest_divisor(b, a % b) : a; }
 
 void talk_begin(connection *all) {
   messages = calloc(IN_FLIGHT, sizeof *messages);
   room_sizes = calloc((size_t)opts.room_count + 1, sizeof *room_sizes);
-  if (!messages || !room_sizes) die("memory");
+  senders = calloc((size_t)opts.people_count + 1, sizeof *senders);
+  if (!messages || !room_sizes || !senders) die("memory");
   for (int i = 0; i < opts.people_count; i++) {
     all[i].who = &opts.people[i];
     room_sizes[opts.people[i].room]++;
+    if (opts.people[i].sends) senders[sender_count++] = &all[i];
+    counts.expected += (uint64_t)opts.people[i].missed;
   }
+  for (sender_step = sender_count * 5 / 8 + 1; greatest_divisor(sender_step, sender_count) > 1;) sender_step++;
   memset(padding, 'x', sizeof padding);
   run = (uint32_t)(now_ns() ^ (uint64_t)getpid());
 }
 
-void talk_send(connection *c) {
+// `at`: when it should be sent. At a rate, what waits because something hangs has waited from then on.
+static void talk_send(connection *c, uint64_t at) {
   char packet[MOST_WINDOW + 9000];
   uint32_t number = ++last_number;
   message *m = &messages[number % IN_FLIGHT];
@@ -46,10 +56,28 @@ void talk_send(connection *c) {
   int n = snprintf(packet, sizeof packet,
                    "42%u[\"message:send\",{\"conversation_id\":\"%s\",\"client_id\":\"%08x-%u\",\"text\":\"~%08x %.*s\"}]",
                    number, c->who->conversation, run, number, number, opts.text_bytes > 10 ? opts.text_bytes - 10 : 0, padding);
-  *m = (message){.sent_at = now_ns(), .sender = c, .remaining = room_sizes[c->who->room], .live = true, .measured = phase == MEASURE};
+  *m = (message){.sent_at = at, .sender = c, .remaining = room_sizes[c->who->room], .live = true, .measured = phase == MEASURE};
   counts.sent++;
   counts.expected += (uint64_t)m->remaining;
   socket_send_text(c, packet, n);
+}
+
+void talk_first(void) {
+  if (opts.rate) due_at = now_ns();
+  else
+    for (int w = 0; w < opts.window; w++)
+      for (int i = 0; i < sender_count; i++) talk_send(senders[i], now_ns());
+}
+
+int talk_due(void) {
+  if ((phase != WARM && phase != MEASURE) || !sender_count) return 10;
+  uint64_t now = now_ns();
+  for (; due_at <= now; due_at += (uint64_t)(1e9 / opts.rate)) {
+    next_sender = (next_sender + sender_step) % sender_count; // neighbours are in one room: not one after the other
+    if (senders[next_sender]->state == READY) talk_send(senders[next_sender], due_at);
+  }
+  uint64_t left_ms = (due_at - now) / 1000000 + 1;
+  return left_ms < 10 ? (int)left_ms : 10;
 }
 
 // Both the ack and a delivery tell a message's seq: they have to agree.
@@ -62,12 +90,12 @@ static void note_seq(message *m, uint64_t seq) {
 static void advance(message *m, bool was_over) {
   bool heard = m->remaining == 0, over = m->acked && (heard || !opts.full);
   if (m->acked && heard) m->live = false;
-  if (over && !was_over && phase != DRAIN && m->sender->state == READY) talk_send(m->sender);
+  if (over && !was_over && phase != DRAIN && !opts.rate && m->sender->state == READY) talk_send(m->sender, now_ns());
 }
 
 static bool is_over(const message *m) { return m->acked && (m->remaining == 0 || !opts.full); }
 
-static uint64_t number_after(const char *text, int length, const char *key) {
+uint64_t number_after(const char *text, int length, const char *key) {
   const char *at = memmem(text, (size_t)length, key, strlen(key));
   return at ? strtoull(at + strlen(key), NULL, 10) : 0;
 }
@@ -130,6 +158,10 @@ static void on_hello(connection *c, const char *text, int length) {
     return;
   }
   c->head = number_after(text, length, key);
+  if (opts.resume) {
+    resume_hello(c, text, length);
+    return;
+  }
   c->state = READY;
   counts.ready++;
   counts.opening--;
@@ -140,14 +172,19 @@ static bool starts(const char *text, int length, const char *with) {
 }
 
 void talk_text(connection *c, const char *text, int length) {
-  if (starts(text, length, "42[\"message:created\",")) on_created(c, text, length);
+  if (starts(text, length, "42[\"message:created\",")) opts.resume ? resume_event(c, text, length) : on_created(c, text, length);
   else if (starts(text, length, "43")) on_ack(text, length);
   else if (starts(text, length, "2")) socket_send_text(c, "3", 1); // a heartbeat
   else if (starts(text, length, "0") && c->state == OPENING) {
-    char packet[4096];
+    char packet[8192], rooms[4096];
     c->state = ADMITTING;
-    socket_send_text(c, packet, snprintf(packet, sizeof packet, "40{\"token\":\"%s\"}", c->who->token));
+    const char *resume = opts.resume ? resume_auth(c, rooms, sizeof rooms) : "";
+    socket_send_text(c, packet, snprintf(packet, sizeof packet, "40{\"token\":\"%s\"%s}", c->who->token, resume));
   } else if (starts(text, length, "40") && c->state == ADMITTING) c->state = GREETING;
   else if (starts(text, length, "42[\"hello\",") && c->state == GREETING) on_hello(c, text, length);
-  else if (starts(text, length, "44") || starts(text, length, "41")) socket_fail(c, "refused, or disconnected");
+  else if (starts(text, length, "44") || starts(text, length, "41")) {
+    char why[300];
+    snprintf(why, sizeof why, "refused, or disconnected: %.*s", length < 250 ? length : 250, text);
+    socket_fail(c, why);
+  }
 }
