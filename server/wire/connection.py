@@ -55,8 +55,11 @@ class Connection:
         self.session.close()
 
     def drop(self) -> None:
-        """End the transport under the connection, so that the client comes back by itself."""
-        self.session.close()
+        """End the transport under the connection, so that the client comes back by itself.
+
+        What is said to it in this turn of the loop still goes out, such as the answer to what was asked last.
+        """
+        asyncio.get_running_loop().call_soon(self.session.close)
 
     @property
     def is_open(self) -> bool:
