@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from bench.machine import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = ("growth", "held", "storm", "soak")
+PARTS = ("market", "growth", "held", "storm", "soak")
 _PART = re.compile(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
 
 
