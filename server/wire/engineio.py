@@ -134,10 +134,12 @@ class Engine:
         ws = await switching.take_over(request, session, self.most_bytes)
         if ws is None:
             return switching
+        early = switching.begin(request, ws)
         session.open(ws)
         ws.write(frame(Kind.TEXT, self._opening(session, upgrades=[]).encode()))
         self._begin(session, request)
-        switching.begin(request, ws)
+        if early:
+            ws.data_received(early)
         return switching
 
     async def _upgrade(self, session: Session, request: web.Request) -> web.StreamResponse:
@@ -151,9 +153,11 @@ class Engine:
                 probe.lost(malformed=False)
         if ws is None:
             return switching
-        switching.begin(request, ws)
+        early = switching.begin(request, ws)
         if not is_tried:
             probe.refuse()
+        elif early:
+            ws.data_received(early)
         return switching
 
     def _begin(self, session: Session, request: web.Request) -> None:

@@ -100,8 +100,8 @@ class _Stall:
 class Session:
     """One client's session, over polling, a WebSocket, or first the one and then the other.
 
-    `state` belongs to what stands on it. `is_flowing` says that what is sent may go straight to `write`: a WebSocket is
-    open, its client takes what it is given, and nothing waits that goes before.
+    `state` belongs to what stands on it. `is_flowing` says that a WebSocket is open and nothing waits for its client:
+    what is sent may go straight by `send`, and what that does not take by `write`.
     """
 
     __slots__ = (
@@ -119,6 +119,7 @@ class Session:
         "is_asked",
         "is_closed",
         "is_flowing",
+        "send",
         "sid",
         "state",
         "write",
@@ -135,6 +136,7 @@ class Session:
         self._engine = engine
         self._ws: WebSocket | None = None
         self.write: Callable[[bytes], None] = _nowhere
+        self.send: Callable[[bytes], int] = len
         self._polling: Polling | None = None
         self._probe: Trial | None = None
         self._held: deque[tuple[bytes, bool]] | None = None
@@ -163,7 +165,7 @@ class Session:
         False where it was dropped: the session is closed, or the packet may be dropped and the client is far behind.
         """
         if self.is_flowing:
-            self.write(packet.frames[self.encoding] or packet.encode(self.encoding))
+            self._send(packet.frames[self.encoding] or packet.encode(self.encoding))
             return True
         if self.is_closed or (droppable and self.backlog > DROP_BYTES):
             return False
@@ -246,12 +248,12 @@ class Session:
             raise ValueError("not a packet of a client")
 
     def slowed(self) -> None:
-        """More waits than should."""
+        """Something waits."""
         self._is_slow = True
         self.is_flowing = False
 
     def flowing(self) -> None:
-        """Little waits."""
+        """Nothing waits."""
         self._is_slow = False
         self._stall = None
         self._flow()
@@ -266,7 +268,7 @@ class Session:
     def open(self, ws: WebSocket) -> None:
         """Go over a WebSocket from now on."""
         self._ws, self._probe = ws, None
-        self.write = ws.write
+        self.write, self.send = ws.write, ws.send
         self._is_slow = False
         self._flow()
         if ws.is_deflated:
@@ -379,13 +381,27 @@ class Session:
     def _messages(self, packet: Packet) -> Sequence[str | bytes]:
         return packet.messages(self.encoding)
 
+    def _send(self, frames: bytes) -> None:
+        """Write to a client for which nothing waits."""
+        try:
+            sent = self.send(frames)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it is gone: the transport hears of it by itself
+            return
+        if sent != len(frames):
+            self.write(frames[sent:])
+
     def _give(self, frames: bytes) -> None:
         """Write to a client for which something may wait."""
         if self._along is not None:
             frames, self._along = self._along + frames, None
         if self._stall is not None:
             self._stall.give(len(frames))
-        self.write(frames)
+        if self._is_slow:
+            self.write(frames)
+        else:
+            self._send(frames)
         self._flow()
 
     def _go_along(self) -> None:
@@ -401,7 +417,7 @@ class Session:
     def _overflow(self) -> None:
         """Cut a client that is too far behind. It ends in the loop's next turn: whoever sends may be amid a crowd."""
         if self.write is not _nowhere:
-            self.write = _nowhere
+            self.write, self.send = _nowhere, len
             if self._ws is not None:
                 self._ws.abort()
             asyncio.get_running_loop().call_soon(self.abort)
@@ -433,7 +449,7 @@ class Session:
             return
         self.is_closed = True
         self.is_flowing = False
-        self.write = _nowhere
+        self.write, self.send = _nowhere, len
         self._held = self._stall = self._along = None
         probe, self._probe = self._probe, None
         if probe is not None:
