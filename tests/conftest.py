@@ -51,13 +51,23 @@ def pytest_make_collect_report(
     return report
 
 
+def _remove(folder: Path) -> None:
+    """Delete a folder; what a PostgreSQL on its way out has taken away itself meanwhile is gone all the same."""
+
+    def missing(function: object, path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(raised[1], FileNotFoundError):
+            raise raised[1]
+
+    shutil.rmtree(folder, onerror=missing)
+
+
 @pytest.fixture(scope="session")
 def servers_folder() -> Iterator[Path]:
     """A folder for the run, which PostgreSQL's user may enter too when the tests run as root (pytest's is private)."""
     folder = Path(tempfile.mkdtemp(prefix="parley-tests-", dir="/tmp"))
     folder.chmod(0o711)
     yield folder
-    shutil.rmtree(folder)
+    _remove(folder)
 
 
 @pytest.fixture
@@ -69,7 +79,7 @@ def open_folder(servers_folder: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=servers_folder))
     folder.chmod(0o711)
     yield folder
-    shutil.rmtree(folder)
+    _remove(folder)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ Whatever a client sends that the protocol has not ends its session at once, with
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -136,7 +136,7 @@ class Session:
         self._engine = engine
         self._ws: WebSocket | None = None
         self.write: Callable[[bytes], None] = _nowhere
-        self.send: Callable[[bytes], int] = len
+        self.send: Callable[[bytes], int] = len  # as if all of it had been taken
         self._polling: Polling | None = None
         self._probe: Trial | None = None
         self._held: deque[tuple[bytes, bool]] | None = None
@@ -172,7 +172,9 @@ class Session:
         if self._ws is not None:
             self._give(packet.frames[self.encoding] or packet.encode(self.encoding))
         elif self._polling is not None:
-            self._polling.give([f"4{each}" if isinstance(each, str) else each for each in self._messages(packet)])
+            self._polling.give(
+                [f"4{each}" if isinstance(each, str) else each for each in packet.messages(self.encoding)]
+            )
         if self.backlog > BACKLOG_BYTES:
             self._overflow()
         return True
@@ -377,9 +379,6 @@ class Session:
             self._ws.resume()
         elif self._polling is not None:
             self._polling.go_on()
-
-    def _messages(self, packet: Packet) -> Sequence[str | bytes]:
-        return packet.messages(self.encoding)
 
     def _send(self, frames: bytes) -> None:
         """Write to a client for which nothing waits."""

@@ -1,4 +1,4 @@
-"""A WebSocket taken over from aiohttp: its C reader feeds packets straight in, frames go straight to the transport.
+"""A WebSocket taken over from aiohttp: its C reader feeds packets straight in, frames go straight out.
 
 No task, no queue and no writer object a connection or a message. The takeover happens inside aiohttp's routing, behind
 its middlewares, by private parts of aiohttp, which are all in this file: `WebSocketReader` and the queue that it calls,
@@ -29,13 +29,7 @@ CLOSE_S = 5.0  # for the client to close its side, once ours is closed
 
 log = logging.getLogger("parley.wire")
 
-_TEXT, _BINARY, _PING, _PONG, _CLOSE = (
-    WSMsgType.TEXT,
-    WSMsgType.BINARY,
-    WSMsgType.PING,
-    WSMsgType.PONG,
-    WSMsgType.CLOSE,
-)
+_TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
 
 
 class Owner(Protocol):
@@ -131,7 +125,7 @@ class WebSocket(asyncio.Protocol):
     def detach(self) -> None:
         """Tell the owner nothing more, and send nothing past the transport."""
         self._owner = None
-        self.send = _nothing
+        self.send = len  # all of it goes nowhere
         if self._socket is not None:
             self._socket.detach()
             self._socket = None
@@ -169,7 +163,6 @@ class WebSocket(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._lose(malformed=False)
-        self.detach()
         del self._feed  # the reader holds what holds this
 
     # what the reader calls
@@ -224,11 +217,6 @@ class WebSocket(asyncio.Protocol):
         self.detach()
         if owner is not None:
             owner.lost(malformed=malformed)
-
-
-def _nothing(frames: bytes) -> int:
-    """Where what is sent to a closed WebSocket goes."""
-    return len(frames)
 
 
 def _fault(text: bytes) -> int:
