@@ -1,6 +1,8 @@
 """A socket connects: who it is, which rooms it stands in, and what it has missed in them."""
 
 import asyncio
+from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -19,11 +21,13 @@ from server.rooms.names import Room, parse, user_room
 from server.rooms.sockets import Socket
 from server.wire import Connection, event_packet
 from storage import Connection as Db
-from storage import Time, sessions
+from storage import Database, Gathering, Time, sessions
 from storage.sessions import Admission
 
 PROTOCOL = 1
 ROOMS = 1_000  # of one connect: those it names, and those it is put into
+AT_ONCE = 32  # connects that one statement reads for
+FLIGHTS = 2  # such statements under way
 
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,11 +70,15 @@ def register_rooms(joining: Joining) -> None:
 
 
 class Admitting:
-    """Lets sockets in, in the name of one instance: a bounded number at once, and of each person."""
+    """Lets sockets in, in the name of one instance: a bounded number of each person.
 
-    def __init__(self, instance: str, *, at_once: int, per_user: int) -> None:
+    At most `at_once` of them ask for rooms beside those that they are put into, each on a connection of its own.
+    """
+
+    def __init__(self, instance: str, database: Database, *, at_once: int, per_user: int) -> None:
         self._instance = instance
         self._turns = asyncio.Semaphore(at_once)
+        self._admissions = Gathering(database, _admitted, most=AT_ONCE, flights=FLIGHTS)
         self._per_user = per_user
 
     async def __call__(self, services: Services, connection: Connection, auth: Any) -> Welcome:
@@ -95,35 +103,37 @@ class Admitting:
         afters = {room: after for room, after in named.items() if joining.has_kind(room)}
         for room in {user_room(socket.user_id), *afters}:
             services.delivery.hold(socket, room)
-        async with self._turns, services.database.connection() as db:
-            rows = await _admitted(db, socket)
-            standings = {Room(row.kind, row.room_id): Standing(row.last_seq, row.floor) for row in rows[: ROOMS + 1]}
-            others = [room for room in afters if room not in standings]
-            standings.update(await joining.judge(db, socket.user_id, others) if others else {})
-        _stay_in_the_epoch(services, socket, rows[0].epoch)
+        admission = await self._admissions.ask((socket.user_id, socket.session_id))
+        if admission is None:
+            raise Unauthenticated("This session has ended: sign in again.")
+        standings = _standings(admission)
+        others = [room for room in afters if room not in standings]
+        if others:
+            async with self._turns, services.database.connection() as db:
+                standings.update(await joining.judge(db, socket.user_id, others))
+        _stay_in_the_epoch(services, socket, admission.epoch)
         for room in afters.keys() - standings.keys():
             services.delivery.release(socket, room)
-        first, epoch = rows[0], str(rows[0].epoch)
         resumed = {room: after for room, after in afters.items() if room in standings}
-        is_same = asked.epoch is None or asked.epoch == epoch
+        is_same = asked.epoch is None or asked.epoch == str(admission.epoch)
         positions = await joining.resumable(standings, resumed) if is_same else {}
         hello = Hello(
             protocol=PROTOCOL,
             user_id=socket.user_id,
             session_id=socket.session_id,
-            server_time=first.server_time,
+            server_time=admission.server_time,
             instance=self._instance,
-            epoch=first.epoch,
+            epoch=admission.epoch,
             rooms={str(room): standing.head for room, standing in standings.items()},
             reset=[str(room) for room in (resumed if is_same else standings) if room not in positions],
-            truncated=len(rows) > ROOMS + 1,
+            truncated=len(admission.room_ids) > ROOMS + 1,
         )
         # The client's own order first: the budget was spent in it.
         ordered = [*resumed, *(room for room in standings if room not in resumed)]
         places = [(room, standings[room], positions.get(room, standings[room].head)) for room in ordered]
         return Welcome(
             socket,
-            Caller(socket.user_id, socket.session_id, claims.scope, frozenset(first.roles)),
+            Caller(socket.user_id, socket.session_id, claims.scope, frozenset(admission.roles)),
             claims.expires_at,
             event_packet(hello_push.name, encode(hello).decode()),
             lambda: joining.resume(socket, places),
@@ -139,11 +149,18 @@ def _stay_in_the_epoch(services: Services, socket: Socket, epoch: UUID) -> None:
         raise Unavailable
 
 
-async def _admitted(db: Db, socket: Socket) -> list[Admission]:
-    """The person's rooms, their own first. Raises `Unauthenticated` where the session stands no more."""
-    rows = await sessions.find_admission(db, socket.user_id, socket.session_id, ROOMS)
-    if not rows:
-        raise Unauthenticated("This session has ended: sign in again.")
-    if rows[0].stale:
-        await sessions.touch_session(db, socket.session_id)
-    return rows
+def _standings(admission: Admission) -> dict[Room, Standing]:
+    """How a person stands in the rooms they are put into, their own first."""
+    rooms = zip(admission.kinds, admission.room_ids, admission.heads, admission.floors, strict=True)
+    return {Room(kind, room_id): Standing(head, floor) for kind, room_id, head, floor in islice(rooms, ROOMS + 1)}
+
+
+async def _admitted(db: Db, people: Sequence[tuple[UUID, UUID]]) -> list[Admission | None]:
+    """What the connects of these people and sessions have to know; None for a session that stands no more."""
+    found = await sessions.find_admissions(db, people, ROOMS)
+    stale = [
+        session_id for (_, session_id), admission in zip(people, found, strict=True) if admission and admission.stale
+    ]
+    if stale:
+        await sessions.touch_sessions(db, stale)
+    return found

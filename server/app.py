@@ -106,7 +106,9 @@ class Parley:
         register_effects(self.services)
         meter = Meter()
         self.dispatcher = Dispatcher(self.services, meter, in_flight=config.commands_in_flight)
-        admitting = Admitting(config.instance, at_once=max(1, config.pool_max // 2), per_user=config.sockets_per_user)
+        admitting = Admitting(
+            config.instance, self.database, at_once=max(1, config.pool_max // 2), per_user=config.sockets_per_user
+        )
         self.gateway = Gateway(self.dispatcher, admitting)
         self.wire = Server(
             self.gateway,
@@ -203,6 +205,7 @@ class _State(Collector):
             ("parley_sessions", "Engine.IO sessions, those that are connecting included.", parley.wire.sessions),
             ("parley_tasks", "Tasks of the event loop, this scrape's own included.", len(asyncio.all_tasks())),
             ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
+            ("parley_tail_bytes", "Memory of the rooms' latest events, in bytes.", parley.delivery.tails.bytes),
             ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
         )
         for name, about, value in gauges:

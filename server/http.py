@@ -160,7 +160,7 @@ class Http:
             if session is None:
                 raise Unauthenticated("This session has ended: sign in again.")
             if session.stale:
-                await sessions.touch_session(db, claims.session_id)
+                await sessions.touch_sessions(db, [claims.session_id])
         return Caller(claims.user_id, claims.session_id, claims.scope, frozenset(session.roles))
 
 

@@ -16,8 +16,11 @@ select s.session_id, s.user_id, u.roles, s.last_seen_at < now() - interval '1 mi
   join users u using (user_id)
  where s.session_id = :session_id and s.user_id = :user_id and s.ended_at is null and u.status = 'active';
 
--- name: touch_session(session_id)!
-update user_sessions set last_seen_at = now() where session_id = :session_id;
+-- name: touch_sessions(session_ids)!
+-- Not those that somebody holds, who may be touching them too.
+update user_sessions set last_seen_at = now()
+ where session_id in (
+       select session_id from user_sessions where session_id = any(:session_ids::uuid[]) for no key update skip locked);
 
 -- name: end_session(session_id, reason)$
 update user_sessions set ended_at = now(), end_reason = :reason
@@ -108,31 +111,41 @@ update auth_tokens set status = 'revoked' where session_id = :session_id and sta
 update auth_tokens set status = 'revoked'
  where session_id in (select session_id from user_sessions where user_id = :user_id) and status = 'active';
 
--- name: find_admission(user_id, session_id, most)
+-- name: find_admissions(user_ids, session_ids, most)
 -- record_class: Admission
--- All that a connect has to know, in one snapshot: the session, the clock, the person's own room, the unarchived
--- conversations they take part in and the threads they have joined, archived or not, the most recently active first, one more
--- than `most` to tell that there are more.
-select s.session_id, s.last_seen_at < now() - interval '1 minute' as stale, u.roles,
-       clock_timestamp() as server_time, d.epoch, r.room_id, r.kind, r.last_seq, r.floor
-  from user_sessions s
-  join users u using (user_id)
+-- All that some connects have to know, in one snapshot, a row each: the session, the clock, and in arrays the person's own
+-- room, the unarchived conversations they take part in and the threads they have joined, archived or not, the most recently
+-- active first, one more than `most` to tell that there are more. What is looked up stands in laterals that can only be
+-- probes of an index, whatever a kept plan was made for.
+select a.n, s.stale, u.roles, clock_timestamp() as server_time, d.epoch, r.room_ids, r.kinds, r.heads, r.floors
+  from unnest(:user_ids::uuid[], :session_ids::uuid[]) with ordinality a (user_id, session_id, n)
  cross join deployment d
  cross join lateral (
-        select room_id, kind, last_seq, 0::bigint as floor, 'infinity'::timestamptz as last_at
-          from rooms where room_id = u.user_id
-        union all
-        select * from (
-            select r.room_id, r.kind, r.last_seq, p.joined_seq, r.last_at
-              from conversation_participants p
-              join rooms r on r.room_id = p.conversation_id
-             where p.user_id = u.user_id and p.left_at is null
-               and case r.kind
-                       when 'thread' then exists (
-                           select from threads t where t.thread_id = r.room_id and t.deleted_at is null)
-                       else not p.archived
-                   end
-             order by r.last_at desc, r.room_id
-             limit :most + 1) recent) r
- where s.session_id = :session_id and s.user_id = :user_id and s.ended_at is null and u.status = 'active'
- order by r.last_at desc, r.room_id;
+        select last_seen_at < now() - interval '1 minute' as stale
+          from user_sessions
+         where session_id = a.session_id and user_id = a.user_id and ended_at is null
+        offset 0) s
+ cross join lateral (select roles from users where user_id = a.user_id and status = 'active' offset 0) u
+ cross join lateral (
+        select array_agg(room_id) as room_ids, array_agg(kind) as kinds,
+               array_agg(last_seq) as heads, array_agg(floor) as floors
+          from (
+                select room_id, kind, last_seq, 0::bigint as floor, 'infinity'::timestamptz as last_at
+                  from rooms where room_id = a.user_id
+                union all
+                select * from (
+                    select r.room_id, r.kind, r.last_seq, p.joined_seq, r.last_at
+                      from conversation_participants p
+                     cross join lateral (
+                            select room_id, kind, last_seq, last_at
+                              from rooms where room_id = p.conversation_id offset 0) r
+                     where p.user_id = a.user_id and p.left_at is null
+                       and case r.kind
+                               when 'thread' then exists (
+                                   select from threads t where t.thread_id = r.room_id and t.deleted_at is null)
+                               else not p.archived
+                           end
+                     order by r.last_at desc, r.room_id
+                     limit :most + 1) recent
+                 order by last_at desc, room_id) ordered) r
+ order by a.n;

@@ -1,5 +1,6 @@
 """Typed functions over the named queries in `sql/`, one module a noun."""
 
 from storage._db import Connection, Database, Time, as_time, now
+from storage.gathering import Gathering
 
-__all__ = ["Connection", "Database", "Time", "as_time", "now"]
+__all__ = ["Connection", "Database", "Gathering", "Time", "as_time", "now"]

@@ -1,5 +1,6 @@
 """Sessions of devices, their refresh tokens, and what a connect reads."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -46,20 +47,21 @@ class RefreshToken(msgspec.Struct, frozen=True):
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """One room of a person who connects, beside what is true of the whole connect.
+    """What a connect has to know: of `n`, its place among those asked for; of the whole; and of each room.
 
-    `floor` is the seq behind which the room's history begins for this person.
+    `floors` are the seqs behind which the rooms' histories begin for this person. `stale` says that last_seen_at is
+    over a minute old.
     """
 
-    session_id: UUID
+    n: int
     stale: bool
     roles: list[Role]
     server_time: Time
     epoch: UUID
-    room_id: UUID
-    kind: str
-    last_seq: int
-    floor: int
+    room_ids: list[UUID]
+    kinds: list[str]
+    heads: list[int]
+    floors: list[int]
 
 
 sql = load("sessions", LiveSession, Session, ExpiredSession, RefreshToken, Admission)
@@ -81,9 +83,9 @@ async def find_session(db: Connection, session_id: UUID, user_id: UUID) -> LiveS
     return found
 
 
-async def touch_session(db: Connection, session_id: UUID) -> None:
-    """Move last_seen_at to now; callers do so at most once a minute."""
-    await sql.touch_session(db, session_id=session_id)
+async def touch_sessions(db: Connection, session_ids: Sequence[UUID]) -> None:
+    """Note that somebody uses these sessions now."""
+    await sql.touch_sessions(db, session_ids=session_ids)
 
 
 async def end_session(db: Connection, session_id: UUID, reason: str) -> bool:
@@ -148,9 +150,14 @@ async def spend_token(db: Connection, token_id: UUID) -> None:
     await sql.spend_token(db, token_id=token_id)
 
 
-async def find_admission(db: Connection, user_id: UUID, session_id: UUID, most: int) -> list[Admission]:
-    """The rooms a connecting person is in, their own first, then by latest activity; at most `most` + 2 rows.
+async def find_admissions(db: Connection, people: Sequence[tuple[UUID, UUID]], most: int) -> list[Admission | None]:
+    """What each connect has to know, by the ids of its person and session, in the order asked for.
 
-    Empty where the session has ended or the person is not active.
+    Its rooms are the person's own first, then by latest activity, at most `most` + 2. None where the session has ended
+    or the person is not active.
     """
-    return [row async for row in sql.find_admission(db, user_id=user_id, session_id=session_id, most=most)]
+    user_ids, session_ids = [user_id for user_id, _ in people], [session_id for _, session_id in people]
+    found: list[Admission | None] = [None] * len(people)
+    async for row in sql.find_admissions(db, user_ids=user_ids, session_ids=session_ids, most=most):
+        found[row.n - 1] = row
+    return found

@@ -12,7 +12,7 @@ from server.wire import Connection, send_all
 
 TAIL_EVENTS = 256  # of one room
 TAIL_BYTES = 64 * 1024
-TAILS_BYTES = 64 * 1024 * 1024  # of all rooms; the room that has been quiet the longest forgets first
+TAILS_BYTES = 24 * 1024 * 1024  # of all rooms: a minute of 500 events a second; the quietest room forgets first
 EVENT_BYTES = 500  # what an event takes beside its payload (measured: its objects, and its place in the tail)
 
 

@@ -131,12 +131,12 @@ class Engine:
     async def _open_websocket(self, request: web.Request) -> web.StreamResponse:
         switching = Switching(request, deflate=self.deflate)
         session = Session(self, secrets.token_urlsafe(SID_BYTES))
-        ws = await switching.take_over(request, session, self.most_bytes)
+        opening = frame(Kind.TEXT, self._opening(session, upgrades=[]).encode())
+        ws = await switching.take_over(request, session, self.most_bytes, opening)
         if ws is None:
             return switching
         early = switching.begin(request, ws)
         session.open(ws)
-        ws.write(frame(Kind.TEXT, self._opening(session, upgrades=[]).encode()))
         self._begin(session, request)
         if early:
             ws.data_received(early)

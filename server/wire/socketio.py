@@ -277,7 +277,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             return
         client.connection = self._connections[session.sid] = connection
         self.manager.enter(connection.sid, "/", session.sid)
-        connection.send(Packet(f'0{{"sid":"{connection.sid}"}}'))
+        connection.answer(Packet(f'0{{"sid":"{connection.sid}"}}'))
         self._listener.connected(connection)
 
     async def _admit_by_handler(self, session: Session, client: Client, namespace: str, auth: Any) -> None:

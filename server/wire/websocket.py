@@ -2,8 +2,8 @@
 
 No task, no queue and no writer object a connection or a message. The takeover happens inside aiohttp's routing, behind
 its middlewares, by private parts of aiohttp, which are all in this file: `WebSocketReader` and the queue that it calls,
-`RequestHandler._message_tail`, `set_protocol` on its transport. The version is pinned, and
-tests/wire/test_takeover.py says which assumption broke when it is raised.
+`RequestHandler._message_tail`, `set_protocol` on its transport, `StreamResponse._send_headers_immediately`. The version
+is pinned, and tests/wire/test_takeover.py says which assumption broke when it is raised.
 """
 
 import asyncio
@@ -235,6 +235,7 @@ class Switching(web.StreamResponse):
     """
 
     _length_check = False
+    _send_headers_immediately = False  # they go with the first frame, in one write
 
     def __init__(self, request: web.Request, *, deflate: bool) -> None:
         headers = request.headers
@@ -265,15 +266,21 @@ class Switching(web.StreamResponse):
         self._eof_sent = True
         self._req = None
 
-    async def take_over(self, request: web.Request, owner: Owner, most_bytes: int) -> WebSocket | None:
-        """Answer, and make the connection a WebSocket; None where the client is gone already.
+    async def take_over(
+        self, request: web.Request, owner: Owner, most_bytes: int, first: bytes = b""
+    ) -> WebSocket | None:
+        """Answer, `first` right behind it, and make the connection a WebSocket; None where the client is gone already.
 
         `begin` has to follow.
         """
-        await self.prepare(request)
+        writer = await self.prepare(request)
         transport = request.transport
-        if transport is None or transport.is_closing():
+        if writer is None or transport is None or transport.is_closing():
             return None
+        if first:
+            await writer.write(first)
+        else:
+            writer.send_headers()
         return WebSocket(transport, owner, most_bytes, deflated=self.is_deflated)
 
     def begin(self, request: web.Request, ws: WebSocket) -> bytes:
