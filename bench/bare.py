@@ -23,9 +23,10 @@ from aiohttp import web
 
 from server.app import BACKLOG
 from server.collector import settle
-from server.rooms.bus import Bus, LocalBus, RedisBus
+from server.rooms.bus import Bus, LocalBus
 from server.rooms.log import Event
 from server.rooms.names import Room, conversation_room
+from server.rooms.redisbus import RedisBus
 from server.wire import Connection, Server, ack_packet, event_packet, send_all
 from storage import Time
 

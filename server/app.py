@@ -33,11 +33,12 @@ from server.commands.tokens import Tokens
 from server.config import Config
 from server.http import Http, address_of
 from server.jobs import Jobs
-from server.rooms.bus import Bus, LocalBus, RedisBus
+from server.rooms.bus import Bus, LocalBus
 from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
 from server.rooms.merging import Merging
 from server.rooms.presence import Presences
+from server.rooms.redisbus import RedisBus
 from server.rooms.typing import Typing
 from server.webhooks import WebhookRoutes
 from server.wire import Server
@@ -61,7 +62,7 @@ class Parley:
         self._config = config
         self._dsn = dsn
         self._secrets = secrets
-        self.bus: Bus = bus or (RedisBus(config.redis_url) if config.redis_url else LocalBus())
+        self._given_bus = bus
 
     async def start(self) -> int:
         """Connect, wire and listen; the port. Raises `Unavailable` where PostgreSQL does not answer."""
@@ -71,7 +72,8 @@ class Parley:
         )
         async with self.database.connection() as db:
             deployment = await room_table.find_deployment(db)
-        self.delivery = Delivery(self.database, self.bus)
+        self.bus = self._given_bus or _bus(config, deployment.digest_key)
+        self.delivery = Delivery(self.database, self.bus, tail_bytes=config.tail_bytes)
         self.joining = Joining(self.database, self.delivery)
         self.presences = Presences(
             self.database, self.delivery, self.bus, debounce_s=config.presence_debounce_ms / 1000
@@ -177,6 +179,13 @@ class Parley:
         registry.register(meter)
         registry.register(_State(self))
         return registry
+
+
+def _bus(config: Config, digest_key: bytes) -> Bus:
+    """The bus between the instances of a deployment, which its secret keeps from others on the same Redis."""
+    if config.redis_url is None:
+        return LocalBus()
+    return RedisBus(config.redis_url, hmac.digest(digest_key, b"bus", "sha256"))
 
 
 def _store(config: Config, digest_key: bytes) -> FolderStore:

@@ -129,6 +129,8 @@ class Config:
             "of one person on one instance")
     commands_in_flight: int         = _env("PARLEY_COMMANDS_IN_FLIGHT", whole(1, 10_000), "64", "commands",
             "of one socket; it is not read while as many wait")
+    tail_bytes: int                 = _env("PARLEY_TAIL_BYTES", whole(0, 2**40), "12582912", "bytes",
+            "the rooms' latest events in memory; who comes back for older ones is served from PostgreSQL")
     text_chars: int                 = _env("PARLEY_TEXT_CHARS", whole(1, 10**6), "10000", "code points",
             "a message's text")
     nesting: int                    = _env("PARLEY_NESTING", whole(2, 100), "16", "levels", "depth of JSON")

@@ -12,7 +12,7 @@ import structlog
 
 from server.rooms.bus import Bus
 from server.rooms.comparison import Comparison
-from server.rooms.local import Joiner, LocalRoom, Tails
+from server.rooms.local import TAILS_BYTES, Joiner, LocalRoom, Tails
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.repair import Repair
@@ -30,9 +30,12 @@ Ends = Callable[[Event], UUID | None]
 
 
 class Delivery:
-    """The rooms watched on this instance, and all that keeps them in step with the log."""
+    """The rooms watched on this instance, and all that keeps them in step with the log.
 
-    def __init__(self, database: Database, bus: Bus) -> None:
+    `tail_bytes` bounds what is kept of their latest events.
+    """
+
+    def __init__(self, database: Database, bus: Bus, *, tail_bytes: int = TAILS_BYTES) -> None:
         self._bus = bus
         self._rooms: dict[Room, LocalRoom] = {}
         self._people: dict[UUID, set[Socket]] = {}
@@ -41,7 +44,7 @@ class Delivery:
         self._closing: set[str] = set()
         self._heard: dict[str, Effect] = {}
         self._on_evicted: Callable[[Socket, Room, int], None] | None = None
-        self.tails = Tails()
+        self.tails = Tails(tail_bytes)
         self.repair = Repair(database, self._rooms, self._mend, self._start_anew)
         self.comparison = Comparison(database, self._rooms, self.repair.expect, self._forget_everything)
         self.delivered = 0

@@ -12,8 +12,8 @@ from server.wire import Connection, send_all
 
 TAIL_EVENTS = 256  # of one room
 TAIL_BYTES = 64 * 1024
-TAILS_BYTES = 24 * 1024 * 1024  # of all rooms: a minute of 500 events a second; the quietest room forgets first
-EVENT_BYTES = 500  # what an event takes beside its payload (measured: its objects, and its place in the tail)
+TAILS_BYTES = 12 * 1024 * 1024  # of all rooms
+EVENT_BYTES = 300  # what an event takes beside its payload (its objects, and its place in the tail)
 
 
 class Joiner:
@@ -111,9 +111,9 @@ class LocalRoom:
 
 
 class Tails:
-    """The latest events of all rooms, within one bound."""
+    """The latest events of all rooms, within one bound: the room that has been quiet the longest forgets first."""
 
-    def __init__(self, most_bytes: int = TAILS_BYTES) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self._order: OrderedDict[LocalRoom, None] = OrderedDict()
         self.bytes = 0
@@ -121,6 +121,7 @@ class Tails:
     def remember(self, local: LocalRoom, event: Event) -> None:
         """Keep an event that has been delivered, without its packet: few come back for it, and it is encoded again."""
         event.forget_packet()
+        event.room = local.room  # one object for all of them
         tail, before = local.tail, local.tail_bytes
         tail.append(event)
         local.tail_bytes += event.size + EVENT_BYTES
