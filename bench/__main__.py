@@ -8,34 +8,28 @@ without a gap.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import secrets
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import machine
+from bench.drawing import draw_report
 from bench.floor import measure_floor
-from bench.load import Load
 from bench.machine import BenchError, Cores
 from bench.measuring import Outcome, Run
-from bench.pages import PAGE, write_frame
+from bench.pages import PAGE, today, write_frame, write_picture
 from bench.peers import PEERS, Site
 from bench.report import FLOOR_OF, Report
 from bench.scenarios import SCENARIOS, Scenario
-from bench.services import Postgres, Redis
-from bench.stage import folder_of_a_run
+from bench.stage import staged
 
 
 def main() -> int:
     """Measure what was asked for; 0 where every check held."""
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end by kill stops the servers too
     console = Console(stderr=True)
     try:
         chosen = _choose(options.scenario)
@@ -49,11 +43,13 @@ def main() -> int:
         return 130
     report.show(Console(width=None if sys.stdout.isatty() else 180))
     if options.json:
-        options.json.write_text(json.dumps(_raw(report), indent=1) + "\n")
+        options.json.write_text(json.dumps(report.raw(), indent=1) + "\n")
     right = all(outcome.is_right for outcome in report.outcomes)
     if options.write and right:
         write_frame(report.markdown())
-        console.print(f"written: {PAGE.relative_to(machine.ROOT)}")
+        for name, svg in draw_report(report).items():
+            write_picture(name, svg)
+        console.print(f"written: {PAGE.name}")
     return 0 if right else 1
 
 
@@ -87,21 +83,12 @@ def _choose(names: str | None) -> Sequence[Scenario]:
 
 
 def _run(options: argparse.Namespace, chosen: Sequence[Scenario], console: Console) -> Report:
-    machine.check_tools()
-    machine.allow_descriptors()
-    machine.install_peer()
-    binary = machine.load_generator()
-    with folder_of_a_run() as folder, ExitStack() as stack:
-        cores = Cores.of_this_machine()
-        postgres = Postgres(folder, cores.rest)
-        stack.callback(postgres.stop)
-        redis = Redis(folder, cores.rest)
-        stack.callback(redis.stop)
-        secret = secrets.token_urlsafe(48)
+    cores = Cores.of_this_machine()
+    with staged(cores, secs=options.secs, warm_s=0.5 if options.quick else 1.0, tools=tuple(machine.TOOLS)) as stage:
+        machine.install_peer()
         crowds = list({scenario.crowd.name: scenario.crowd for scenario in chosen if not scenario.bare}.values())
-        sites = [Site(peer, postgres, crowds, secret, folder) for peer in PEERS]
-        load = Load(binary, cores.load, options.secs, 0.5 if options.quick else 1.0, postgres.pid, redis.pid)
-        run = Run(sites, postgres, redis, cores, load, folder, secret, options.reps, console.print)
+        sites = [Site(peer, stage.postgres, crowds, stage.secret, stage.folder) for peer in PEERS]
+        run = Run(sites, stage, options.reps, console.print)
         has_floor = any(scenario.name == FLOOR_OF for scenario in chosen)
         floor_us = measure_floor(cores, options.reps) if has_floor else None
         outcomes: list[Outcome] = [run.measure(scenario) for scenario in chosen]
@@ -110,19 +97,20 @@ def _run(options: argparse.Namespace, chosen: Sequence[Scenario], console: Conso
                 console.print(f"{site.peer.name} logged: {line}", markup=False, highlight=False, soft_wrap=True)
         return Report(
             outcomes,
-            machine.versions() | {"PostgreSQL": postgres.version},
+            machine.versions() | {"PostgreSQL": stage.postgres.version},
             machine.describe(),
-            datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "python -m bench --write" + f" --reps {options.reps} --secs {options.secs:g}",
+            today(),
+            _command(options),
             options.reps,
             options.secs,
             floor_us,
         )
 
 
-def _raw(report: Report) -> dict[str, object]:
-    scenarios = {outcome.scenario.name: outcome.figures for outcome in report.outcomes}
-    return {"date": report.date, "machine": report.machine, "versions": report.versions, "scenarios": scenarios}
+def _command(options: argparse.Namespace) -> str:
+    scenario = f" --scenario {options.scenario}" if options.scenario else ""
+    return f"python -m bench{' --write' * options.write}{scenario} --reps {options.reps} --secs {options.secs:g}"
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

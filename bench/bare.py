@@ -114,7 +114,7 @@ async def serve(port: int, redis_url: str | None) -> None:
     server = Server(hall)
     app = web.Application()
     server.attach(app)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1, tcp_keepalive=False)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=BACKLOG).start()
     settle()

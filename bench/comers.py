@@ -1,4 +1,4 @@
-"""Clients that come and go in every way there is, byte by byte over their own sockets."""
+"""Clients that come and go in every way there is, over their own sockets."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import json
 import random
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 
-PATIENCE_S = 30.0
-KEY = b"\x37\xfa\x21\x3d"  # what a client masks with: on the loopback always the same
+from server.cli.load.frames import CLOSE, TEXT, Frames, Malformed, handshake, masked
 
-HANDSHAKE = (
-    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n"
-    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+PATIENCE_S = 30.0
+HANDSHAKE, _ = handshake("127.0.0.1")
+NORMAL = b"\x03\xe8"  # why a websocket is closed: nothing is amiss
 
 
 class Unexpected(Exception):
@@ -26,10 +24,7 @@ class Unexpected(Exception):
 
 def text_frame(text: str) -> bytes:
     """A client's frame."""
-    payload = text.encode()
-    size = len(payload)
-    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2)
-    return head + KEY + bytes(byte ^ KEY[n & 3] for n, byte in enumerate(payload))
+    return masked(text.encode())
 
 
 class Comer:
@@ -38,6 +33,8 @@ class Comer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._frames = Frames()
+        self._heard: deque[tuple[int, bytes]] = deque()
 
     def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -60,27 +57,27 @@ class Comer:
     async def hear(self, start: str) -> str:
         """The next frame that begins so. Pings are answered, pushes passed over; a refusal or an end is unexpected."""
         while True:
-            first, payload = await self._frame()
+            opcode, payload = await self._frame()
             text = payload.decode(errors="replace")
             if text.startswith(start):
                 return text
             if text == "2":
                 self.send(text_frame("3"))
-            elif first != 0x81 or text.startswith(("44", "41", "1")):
+            elif opcode != TEXT or text.startswith(("44", "41", "1")):
                 raise Unexpected(text[:120])
 
     async def hear_close(self) -> None:
         """The frame that closes the websocket."""
-        while (await self._frame())[0] != 0x88:
+        while (await self._frame())[0] != CLOSE:
             pass
 
     async def _frame(self) -> tuple[int, bytes]:
-        first, size = await self._reader.readexactly(2)
-        if size == 126:
-            size = int.from_bytes(await self._reader.readexactly(2))
-        elif size == 127:
-            size = int.from_bytes(await self._reader.readexactly(8))
-        return first, await self._reader.readexactly(size)
+        while not self._heard:
+            data = await self._reader.read(65_536)
+            if not data:
+                raise EOFError("the server has gone")
+            self._heard.extend(self._frames.feed(data))
+        return self._heard.popleft()
 
     async def read_response(self) -> str:
         """An HTTP response with a length."""
@@ -142,7 +139,7 @@ class Comers:
                     await way(comer, draw)
                 finally:
                     comer.cut(reset=draw.random() < 0.5)
-        except (OSError, EOFError, TimeoutError, Unexpected) as error:
+        except (OSError, EOFError, TimeoutError, Malformed, Unexpected) as error:
             self.wrong.append(f"{way.__name__}: {error or type(error).__name__}")
         self.done[way.__name__.replace("_", " ")] += 1
 
@@ -153,7 +150,7 @@ class Comers:
         await comer.connect(self._person(draw)[0])
         if draw.random() < 0.5:  # Socket.IO's way and the websocket's, or the websocket's alone
             comer.send(text_frame("41"))
-        comer.send(b"\x88\x82" + KEY + bytes((0x03 ^ KEY[0], 0xE8 ^ KEY[1])))
+        comer.send(masked(NORMAL, CLOSE))
         await comer.end()
 
     async def talked(self, comer: Comer, draw: random.Random) -> None:

@@ -19,12 +19,13 @@ from uuid import UUID
 import asyncpg
 import uvloop
 
+from server.collector import settle
 from server.embedded import EmbeddedPostgres
 from server.migrate import migrate
 from server.rooms.bus import LocalBus
 from server.rooms.delivery import Delivery
 from server.rooms.local import LocalRoom
-from server.rooms.names import Room
+from server.rooms.names import conversation_room
 from storage import Database
 
 ROOMS = 100_000
@@ -47,14 +48,17 @@ async def measure(dsn: str) -> list[float]:
     delivery = Delivery(database, LocalBus())
     heads = dict.fromkeys(ids, 0)
     for room_id in ids:
-        local = delivery._rooms[room_id] = LocalRoom(Room("conversation", room_id))
-        local.head = 0
-    await delivery.comparison.compare()
+        room = conversation_room(room_id)
+        delivery._rooms[room] = LocalRoom(room)
+        delivery._rooms[room].head = 0
+    await delivery.comparison.start()  # it learns the epoch and where to begin
+    await delivery.comparison.stop()  # and every look from here on is made below
+    settle()  # as a server does
     costs = []
     for _ in range(COMPARISONS):
         await _append(writer, random.choices(ids, k=EVENTS_PER_S), heads)
         for room_id, head in heads.items():  # as if the bus had brought everything
-            delivery._rooms[room_id].head = head
+            delivery._rooms[conversation_room(room_id)].head = head
         begun = time.process_time()
         await delivery.comparison.compare()
         costs.append(time.process_time() - begun)

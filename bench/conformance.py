@@ -50,6 +50,9 @@ class Echo:
     def opened(self, session: Session, request: web.Request) -> None:
         """Nothing to keep."""
 
+    def not_opened(self, request: web.Request) -> None:
+        """Nothing to give back."""
+
     def received(self, session: Session, message: bytes, at: int, *, is_binary: bool) -> None:
         session.push(_Message(message[at:], is_binary=is_binary))
 
@@ -72,8 +75,8 @@ def _handlers(server: Server, namespace: str) -> None:
     server.on("message-with-ack", message_with_ack, namespace=namespace)
 
 
-async def serve(port: int, ping_interval_ms: int, ping_timeout_ms: int) -> None:
-    """Serve until cancelled."""
+def build(ping_interval_ms: int, ping_timeout_ms: int) -> web.Application:
+    """The server that the suites ask, with the sessions that end when it does."""
     server = Server(
         ping_interval_ms=ping_interval_ms,
         ping_timeout_ms=ping_timeout_ms,
@@ -93,15 +96,24 @@ async def serve(port: int, ping_interval_ms: int, ping_timeout_ms: int) -> None:
     app = web.Application()
     server.attach(app)
     app.router.add_route("*", "/engine.io/", echo.handle_request)
-    runner = web.AppRunner(app, access_log=None)
+
+    async def end(_: web.Application) -> None:
+        await server.shutdown()
+        await echo.shutdown()
+
+    app.on_shutdown.append(end)
+    return app
+
+
+async def serve(port: int, ping_interval_ms: int, ping_timeout_ms: int) -> None:
+    """Serve until cancelled."""
+    runner = web.AppRunner(build(ping_interval_ms, ping_timeout_ms), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     typer.echo(f"http://127.0.0.1:{port}")
     try:
         await asyncio.Event().wait()
     finally:
-        await server.shutdown()
-        await echo.shutdown()
         await runner.cleanup()
 
 

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, pages
+from bench import pages
 from bench.asking import Answer, ask_conversations, ask_memory, ask_messages, ask_rooms
-from bench.machine import Cores, describe
+from bench.machine import Cores
 from bench.plots import draw
 from bench.stage import run, staged
 
-PICTURE = machine.ROOT / "docs" / "growth.svg"
 QUESTIONS = {"rooms": ask_rooms, "messages": ask_messages, "conversations": ask_conversations, "memory": ask_memory}
 
 
@@ -37,9 +36,7 @@ def main() -> int:
             answers.append(QUESTIONS[name](stage, options.reps, quick=options.quick))
             _show(answers[-1])
     if options.write and all(answer.is_right for answer in answers):
-        PICTURE.write_text(draw([answer.panel for answer in answers]))
-        pages.write_part("growth", _markdown(answers, f"--reps {options.reps} --secs {options.secs:g}"))
-        print(f"written: {pages.PAGE.relative_to(machine.ROOT)}, {PICTURE.relative_to(machine.ROOT)}")
+        write(answers, f"python -m bench.growth --reps {options.reps} --secs {options.secs:g} --write")
     return 0 if all(answer.is_right and answer.holds for answer in answers) else 1
 
 
@@ -56,16 +53,18 @@ def _checks(answer: Answer) -> str:
     return "Nothing was lost, doubled or out of order." if answer.is_right else "WRONG: messages were lost or doubled."
 
 
-def _markdown(answers: Sequence[Answer], how: str) -> str:
+def write(answers: Sequence[Answer], command: str) -> None:
+    """The plots, and the part of the page."""
+    pages.write_picture("growth", draw([answer.panel for answer in answers]))
     parts = [
-        f"`python -m bench.growth {how} --write` ({describe()}); `--help` says how each is asked.",
-        f"![the four as plots]({PICTURE.name})",
+        "`python -m bench.growth --help` says how each is asked.",
+        pages.shown("growth", "How cost grows: what was measured, and the line that it lies on"),
     ]
     for answer in answers:
         parts.append(f"### {answer.title}")
         parts.append(pages.table(answer.columns, answer.rows))
         parts.append(answer.verdict)
-    return "\n\n".join(parts)
+    pages.write_part("growth", command, "\n\n".join(parts))
 
 
 def _options() -> argparse.Namespace:
@@ -76,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--reps", type=int, default=3, help="measurements of each size, in turn (3)")
     parser.add_argument("--secs", type=float, default=8.0, help="seconds of each (8)")
     parser.add_argument("--quick", action="store_true", help="once, a second each, of small sizes: does it work?")
-    parser.add_argument("--write", action="store_true", help="write docs/growth.svg, and the tables into the page")
+    parser.add_argument("--write", action="store_true", help="write the plots, and the tables into docs/benchmarks.md")
     options = parser.parse_args()
     options.questions = [name.strip() for name in options.questions.split(",")]
     if unknown := set(options.questions) - QUESTIONS.keys():

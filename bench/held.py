@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from bench.crowds import Crowd
-from bench.machine import Cores, describe
+from bench.machine import Cores
 from bench.seeding import jwt, write_people
 from bench.stage import DEFAULT_RATES, Verdict, Watch, conclude, run, some, staged
 
@@ -60,8 +60,8 @@ def main() -> int:
         ],
         "Load held",
         "held" if options.write else None,
-        f"`python -m bench.held --minutes {options.minutes:g} --rate {options.rate:g} --write` ({describe()}): two"
-        " instances, PostgreSQL, Redis and the load generator on two cores; 2,000 sockets, half in pairs, half in"
+        f"python -m bench.held --minutes {options.minutes:g} --rate {options.rate:g} --write",
+        "Two instances, PostgreSQL, Redis and the load generator on two cores; 2,000 sockets, half in pairs, half in"
         f" groups of 10; {options.rate:g} messages a second by everybody in turn, whatever comes back; latencies are"
         " counted from when a message was due. Rate limits are as by default.",
     )

@@ -8,41 +8,27 @@ asked over HTTP, one request at a time, of a server process on a core of its own
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import random
-import statistics
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
-import aiohttp
 import asyncpg
-from rich.console import Console
-from rich.table import Table
 
-from bench.alone import alone
+from bench.cases import LIMIT, Ask, Case, Timing, asking, measure, parse_options, show, write
 from bench.crowds import Crowd
-from bench.machine import Cores, describe
-from bench.seeding import TOKEN_TTL_S
-from server.commands.tokens import Tokens
+from bench.machine import Cores
+from bench.stage import run, staged
 
 LONG = 100_000  # messages in the conversation that is read
 SHORT = 200  # in each of the reader's others
 STRANGE = 20_000  # in each that the reader is not in
-LIMIT = 50
-AIM_MS = 20.0
-WARM = 3  # requests of each case that don't count
 FILL_S = 600.0
-CASE_S = 10.0  # after which a case has been asked often enough
 CROWD = Crowd("history", people=6, size=3, rooms_each=51, senders=0)
 RARE = "zanzibar"
 OLD = "oldfangled"  # in every third of the first 30,000 messages of the long conversation, and nowhere else
 ELSEWHERE = "elsewhere"  # in every fourth message of strangers
+OF = f"{LONG:,} messages in the conversation, and about a million of other people's beside them"
 
 # 30 stems with 24 endings and 28 with 10 beginnings are 1,000 words. One is drawn by the square of a random number, so
 # that the first is in a quarter of the messages and the last in one of two hundred. The rare word is in twenty.
@@ -93,28 +79,6 @@ select uuidv7(age), conversation_id, seq, people[1 + seq % 3], 'history-' || num
   join texts on n = 1 + (seq + (number - 1) * 7919) % {LONG}
  order by age
 """
-
-
-@dataclass(frozen=True)
-class Case:
-    """A question: its command, its payload anew for each time that it is asked, and how many messages it has in all."""
-
-    title: str
-    command: str
-    payload: Callable[[], dict[str, Any]]
-    found: int | None = None
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long a case took, in milliseconds, how often it was `unavailable`, and how full its pages were."""
-
-    case: Case
-    times: int
-    refused: int
-    p50: float
-    p95: float
-    page: int
 
 
 async def fill(dsn: str) -> None:
@@ -196,83 +160,29 @@ async def search_cases(ask: Ask, conversation_id: UUID, sought: Sequence[tuple[s
     return cases
 
 
-Ask = Callable[[str, dict[str, Any]], Any]
-
-
-@asynccontextmanager
-async def asking(url: str, secret: str) -> AsyncIterator[Ask]:
-    """Ask the server in the name of the first person, on one connection that is kept; None is `unavailable`."""
-    tokens = Tokens((secret,), access_ttl_s=TOKEN_TTL_S, refresh_ttl_s=TOKEN_TTL_S)
-    token, _ = tokens.access(CROWD.user_ids[0], CROWD.session_ids[0])
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
-
-        async def ask(command: str, payload: dict[str, Any]) -> Any:
-            async with http.post(f"{url}/api/{command}", json=payload) as response:
-                answer = await response.json()
-            if not answer["ok"] and answer["error"]["code"] != "unavailable":
-                raise RuntimeError(f"{command} {payload}: {answer['error']}")
-            return answer.get("data")
-
-        yield ask
-
-
-async def measure(ask: Ask, case: Case, times: int) -> Timing:
-    """Ask it so many times, one after the other, or for as long as there is time."""
-    taken: list[float] = []
-    refused = page = 0
-    ends = time.perf_counter() + CASE_S
-    for n in range(WARM + times):
-        payload = case.payload()
-        begun = time.perf_counter()
-        if n > WARM and begun > ends:
-            break
-        answer = await ask(case.command, payload)
-        if n >= WARM:
-            taken.append((time.perf_counter() - begun) * 1000)
-            refused += answer is None
-        page = len(answer.get("messages", answer.get("listings", ()))) if answer else 0
-    p95 = statistics.quantiles(taken, n=20, method="inclusive")[-1] if len(taken) > 1 else taken[0]
-    return Timing(case, len(taken), refused, statistics.median(taken), p95, page)
-
-
-async def run(url: str, secret: str, dsn: str, times: int, words: str) -> list[Timing]:
+async def measure_all(url: str, secret: str, dsn: str, times: int, words: str) -> list[Timing]:
     """Every case whose title has the words in it."""
-    async with asking(url, secret) as ask:
+    async with asking(url, secret, CROWD) as ask:
         long = CROWD.conversation_ids[0]
         cases = [*history_cases(long), *await search_cases(ask, long, await searches(dsn))]
         return [await measure(ask, case, times) for case in cases if words in case.title]
 
 
-def show(timings: Sequence[Timing], times: int, machine: str) -> None:
-    """The table."""
-    table = Table("case", "messages that fit", "on the page", "p50 ms", "p95 ms", f"aim ≤ {AIM_MS:g} ms")
-    for timing in timings:
-        fits = "-" if timing.case.found is None else f"{timing.case.found:,}"
-        verdict = "met" if timing.p95 <= AIM_MS else "MISSED"
-        if timing.refused:
-            verdict = f"MISSED: {timing.refused} of {timing.times} unavailable"
-        table.add_row(timing.case.title, fits, str(timing.page), f"{timing.p50:.1f}", f"{timing.p95:.1f}", verdict)
-    console = Console(width=None if os.isatty(1) else 140)
-    console.print(table)
-    asked = f"{times} requests a case, or as many as {CASE_S:g} s had"
-    console.print(f"{LONG:,} messages in the conversation; {asked}; limit {LIMIT}; {machine}.")
-
-
-def main() -> None:
-    """Fill, ask, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
-    parser.add_argument("--times", type=int, default=300, help="requests of each case (300)")
-    parser.add_argument("--cases", default="", help="those alone whose titles have these words in them (all)")
-    options = parser.parse_args()
-    times = max(20, options.times)
-    cores, machine = Cores.of_this_machine(), describe()
-    os.sched_setaffinity(0, {int(cores.load)})
-    with alone(CROWD, cores) as parley:
-        asyncio.run(fill(parley.dsn))
-        url = f"http://127.0.0.1:{parley.serve().port}"
-        timings = asyncio.run(run(url, parley.secret, parley.dsn, times, options.cases))
-    show(timings, times, machine)
+def main() -> int:
+    """Fill, ask, and show it; 0 where every case has the aim."""
+    options = parse_options("bench.history", __doc__, 300)
+    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
+        stage.step_aside()
+        site = stage.parley([CROWD])
+        asyncio.run(fill(site.dsn))
+        (server,) = stage.serve(site)
+        work = measure_all(f"http://127.0.0.1:{server.port}", stage.secret, site.dsn, options.times, options.cases)
+        timings = asyncio.run(work)
+    show(timings, OF, options.times)
+    if options.write:
+        write("history", f"python -m bench.history --times {options.times} --write", timings, OF, options.times)
+    return 0 if all(timing.reached for timing in timings) else 1
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

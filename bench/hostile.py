@@ -12,12 +12,8 @@ import argparse
 import asyncio
 import json
 import os
-import secrets
 import signal
-import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +22,10 @@ from rich.table import Table
 
 import handlers  # noqa: F401  (declares the commands that are called amiss)
 from bench.crowds import pairs
-from bench.machine import describe
+from bench.machine import Cores, describe
 from bench.peers import RATES_OFF
 from bench.seeding import jwt, prepare_parley
-from bench.services import Postgres
+from bench.stage import run, staged
 from tests.faults.processes import ServerProcess
 from tests.servers import until
 from tests.wire.hostile import Mischief, Tally, besiege
@@ -100,21 +96,22 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=100_000, help="frames to be sent (100,000)")
     parser.add_argument("--seed", type=int, default=1, help="what the frames are made from (1)")
     options = parser.parse_args()
-    secret = secrets.token_hex(32)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
-        folder.chmod(0o711)
-        postgres = Postgres(folder, ",".join(map(str, sorted(os.sched_getaffinity(0)))))
-        stack.callback(postgres.stop)
-        dsn = postgres.create("hostile")
+    with staged(Cores.shared(), tools=("taskset",)) as stage:
+        dsn = stage.postgres.create("hostile")
         crowd = pairs(8, senders=8)
         asyncio.run(prepare_parley(dsn, [crowd]))
-        environ = {"DATABASE_URL": dsn, "PARLEY_SECRET": secret, "PARLEY_DRAIN_MS": "0"}
-        rates = {**RATES_OFF, "PARLEY_RATE_OFFER_MOVES": "off"}
-        server = Watched(folder, {**environ, **rates, "PARLEY_CONNECT_TIMEOUT_MS": "2000", "PARLEY_POOL_MIN": "10"})
-        stack.callback(server.kill)
+        environ = {
+            "DATABASE_URL": dsn,
+            "PARLEY_SECRET": stage.secret,
+            "PARLEY_DRAIN_MS": "0",
+            "PARLEY_CONNECT_TIMEOUT_MS": "2000",
+            "PARLEY_POOL_MIN": "10",
+            "PARLEY_RATE_OFFER_MOVES": "off",
+        }
+        server = Watched(stage.folder, environ | RATES_OFF)
+        stage.stack.callback(server.kill)
         server.start()
-        mint = jwt(secret)
+        mint = jwt(stage.secret)
         tokens = [mint(crowd, person) for person in range(crowd.people)]
         ids = [str(each) for each in (*crowd.user_ids[:4], *crowd.conversation_ids)]
         warm = asyncio.run(besiege(server.port, Mischief(0, tokens, ids), 500, AT_ONCE))
@@ -141,4 +138,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -8,25 +8,24 @@ over HTTP, one request at a time, of a server process on a core of its own. The 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-from rich.console import Console
-from rich.table import Table
 
-from bench.alone import alone
-from bench.history import AIM_MS, CASE_S, CROWD, LIMIT, RARE, VOCABULARY, Ask, Case, Timing, asking, measure
-from bench.machine import Cores, describe
+from bench.cases import LIMIT, Ask, Case, Timing, asking, measure, parse_options, show, write
+from bench.history import CROWD, RARE, VOCABULARY
+from bench.machine import Cores
+from bench.stage import run, staged
 
 LISTINGS = 100_000
 THREADS = 100
 DEEP = 20  # pages before the one that is asked for
+SLOWEST = 10  # cases that the page shows
 SEARCH = "listing/search"
+OF = f"{LISTINGS:,} listings"
 
 PLACES = """
 create table cities as
@@ -162,10 +161,10 @@ async def deep(ask: Ask, payload: dict[str, Any]) -> dict[str, Any] | None:
     return payload
 
 
-async def run(url: str, secret: str, dsn: str, times: int, words: str) -> list[Timing]:
+async def measure_all(url: str, secret: str, dsn: str, times: int, words: str) -> list[Timing]:
     """Every case whose title has the words in it, its first page and, where there is one, a deep one."""
     timings = []
-    async with asking(url, secret) as ask:
+    async with asking(url, secret, CROWD) as ask:
         for title, payload in await questions(dsn):
             if words not in title:
                 continue
@@ -183,36 +182,23 @@ def _always(payload: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return lambda: payload
 
 
-def show(timings: Sequence[Timing], times: int, machine: str) -> None:
-    """The table."""
-    table = Table("case", "on the page", "p50 ms", "p95 ms", f"aim ≤ {AIM_MS:g} ms")
-    for timing in timings:
-        verdict = "met" if timing.p95 <= AIM_MS else "MISSED"
-        if timing.refused:
-            verdict = f"MISSED: {timing.refused} of {timing.times} unavailable"
-        table.add_row(timing.case.title, str(timing.page), f"{timing.p50:.1f}", f"{timing.p95:.1f}", verdict)
-    console = Console(width=None if os.isatty(1) else 140)
-    console.print(table)
-    asked = f"{times} requests a case, or as many as {CASE_S:g} s had"
-    console.print(f"{LISTINGS:,} listings; {asked}; limit {LIMIT}; {machine}.")
-
-
-def main() -> None:
-    """Fill, ask, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.listings", description=__doc__)
-    parser.add_argument("--times", type=int, default=200, help="requests of each case (200)")
-    parser.add_argument("--cases", default="", help="those alone whose titles have these words in them (all)")
-    options = parser.parse_args()
-    times = max(20, options.times)
+def main() -> int:
+    """Fill, ask, and show it; 0 where every case has the aim."""
+    options = parse_options("bench.listings", __doc__, 200)
     random.seed(7)
-    cores, machine = Cores.of_this_machine(), describe()
-    os.sched_setaffinity(0, {int(cores.load)})
-    with alone(CROWD, cores) as parley:
-        asyncio.run(fill(parley.dsn))
-        url = f"http://127.0.0.1:{parley.serve().port}"
-        timings = asyncio.run(run(url, parley.secret, parley.dsn, times, options.cases))
-    show(timings, times, machine)
+    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
+        stage.step_aside()
+        site = stage.parley([CROWD])
+        asyncio.run(fill(site.dsn))
+        (server,) = stage.serve(site)
+        work = measure_all(f"http://127.0.0.1:{server.port}", stage.secret, site.dsn, options.times, options.cases)
+        timings = asyncio.run(work)
+    show(timings, OF, options.times)
+    if options.write:
+        command = f"python -m bench.listings --times {options.times} --write"
+        write("listings", command, timings, OF, options.times, most=SLOWEST)
+    return 0 if all(timing.reached for timing in timings) else 1
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

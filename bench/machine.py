@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ TOOLS = {
     "npm": "npm",
 }
 DESCRIPTORS = 20_000
+MEASURED = ("server", "handlers", "storage", "rules", "sql", "bench")  # a change in one of these may change a figure
 
 
 class BenchError(Exception):
@@ -125,7 +127,7 @@ def versions() -> dict[str, str]:
     }
     python = ("aiohttp", "python-socketio", "python-engineio", "asyncpg", "uvloop", "orjson", "msgspec")
     return {
-        "Parley": _commit(),
+        "Parley": commit(),
         "Python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in python},
         "Node.js": _output(["node", "--version"]).removeprefix("v"),
@@ -134,8 +136,9 @@ def versions() -> dict[str, str]:
     }
 
 
+@cache
 def describe() -> str:
-    """The machine in a line."""
+    """The machine in a line. Asked first when a run begins, while this process may still run on all of its cores."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else platform.machine()
@@ -143,12 +146,20 @@ def describe() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores, Linux {release}"
 
 
-def _commit() -> str:
-    commit = _output(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
-    changed = _output(["git", "-C", str(ROOT), "status", "--porcelain", "--", "server", "handlers", "storage", "sql"])
-    if not commit:
+@cache
+def commit() -> str:
+    """What is measured. Asked first when a run begins: what is committed meanwhile is not what was measured."""
+    return commit_of(ROOT)
+
+
+def commit_of(root: Path) -> str:
+    """The commit that a work tree is of, and whether what is measured has changed since."""
+    git = ["git", "-C", str(root)]
+    found = _output([*git, "rev-parse", "--short", "HEAD"])
+    changed = _output([*git, "status", "--porcelain", "--", *MEASURED])
+    if not found:
         return "not committed"
-    return f"commit {commit}" + (" and uncommitted changes" if changed else "")
+    return f"commit {found}" + (" and uncommitted changes" if changed else "")
 
 
 def _output(command: list[str]) -> str:

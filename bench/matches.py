@@ -24,10 +24,11 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from bench.alone import alone
+from bench import pages
 from bench.history import CROWD
 from bench.listings import LISTINGS, fill
 from bench.machine import Cores, describe
+from bench.stage import run, staged
 from handlers.matching import match_listing
 from rules.matches import LEAST, score, total
 from server.app import Parley
@@ -36,6 +37,7 @@ from storage import matching
 
 AIM_MS = 50.0
 WARM = 5  # listings of each kind that don't count
+COLUMNS = ("of one listing", "p50 ms", "p95 ms", "aim, p95", "reached")
 
 EVERYBODY = """
 insert into thread_members (thread_id, user_id)
@@ -61,8 +63,28 @@ class Timing:
     found: list[int] = field(default_factory=list)
     matched: list[int] = field(default_factory=list)
 
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """Under `COLUMNS`."""
+        return [
+            _row(f"{self.kind}: candidates", self.candidates, has_aim=True),
+            _row(f"{self.kind}: candidates, PostgreSQL's CPU", self.cpu, has_aim=True),
+            _row(f"{self.kind}: candidates, read and compared", self.compared, has_aim=False),
+            _row(f"{self.kind}: all, stored and pushed", self.whole, has_aim=False),
+        ]
 
-async def run(dsn: str, secret: str, times: int) -> list[Timing]:
+
+def _row(title: str, taken: list[float], *, has_aim: bool) -> tuple[str, ...]:
+    aim, reached = (f"{AIM_MS:g}", pages.YES_OR_NO[p95(taken) <= AIM_MS]) if has_aim else ("-", "-")
+    return title, f"{statistics.median(taken):.1f}", f"{p95(taken):.1f}", aim, reached
+
+
+def p95(taken: Sequence[float]) -> float:
+    """What no more than one in twenty took longer than."""
+    return statistics.quantiles(taken, n=20, method="inclusive")[-1]
+
+
+async def match(dsn: str, secret: str, times: int) -> list[Timing]:
     """Match listings of both kinds, one at a time, on an instance of its own."""
     config = load({"DATABASE_URL": dsn, "PARLEY_SECRET": secret, "PARLEY_PORT": "0"})
     parley = Parley(config, dsn, (secret,))
@@ -124,41 +146,55 @@ def _ran_ms(pid: int) -> float:
 
 def show(timings: Sequence[Timing], machine: str) -> None:
     """The table."""
-    table = Table("of one listing", "p50 ms", "p95 ms", f"aim ≤ {AIM_MS:g} ms")
+    table = Table(*COLUMNS)
     for timing in timings:
-        for title, taken, has_aim in (
-            (f"{timing.kind}: candidates", timing.candidates, True),
-            (f"{timing.kind}: candidates, PostgreSQL's CPU", timing.cpu, True),
-            (f"{timing.kind}: candidates, read and compared", timing.compared, False),
-            (f"{timing.kind}: all, stored and pushed", timing.whole, False),
-        ):
-            p95 = statistics.quantiles(taken, n=20, method="inclusive")[-1]
-            verdict = "-" if not has_aim else "met" if p95 <= AIM_MS else "MISSED"
-            table.add_row(title, f"{statistics.median(taken):.1f}", f"{p95:.1f}", verdict)
+        for row in timing.rows:
+            table.add_row(*row)
     console = Console(width=None if os.isatty(1) else 140)
     console.print(table)
-    for timing in timings:
-        console.print(
-            f"{timing.kind}: {statistics.mean(timing.found):.0f} candidates, {statistics.mean(timing.matched):.0f} "
-            f"matches a listing; {len(timing.whole)} listings."
-        )
     load_average = os.getloadavg()[0]
-    console.print(f"{LISTINGS:,} listings; {machine}; load average at the end {load_average:.1f}.")
+    console.print(f"{found(timings)} {LISTINGS:,} listings; {machine}; load average at the end {load_average:.1f}.")
 
 
-def main() -> None:
-    """Fill, match, and print the table."""
+def write(timings: Sequence[Timing], command: str) -> None:
+    """The part of the page."""
+    table = pages.table(COLUMNS, [row for timing in timings for row in timing.rows])
+    pages.write_part("matches", command, f"Among {LISTINGS:,} listings. {found(timings)}\n\n{table}")
+
+
+def found(timings: Sequence[Timing]) -> str:
+    """What there was to compare."""
+    return " ".join(
+        f"{timing.kind}: {statistics.mean(timing.found):.0f} candidates and {statistics.mean(timing.matched):.0f}"
+        f" matches a listing, of {len(timing.whole)}."
+        for timing in timings
+    )
+
+
+def main() -> int:
+    """Fill, match, and show it; 0 where the candidates are found within the aim."""
+    options = _options()
+    random.seed(7)
+    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
+        site = stage.parley([CROWD])
+        asyncio.run(fill(site.dsn))
+        asyncio.run(prepare(site.dsn))
+        stage.postgres.checkpoint()
+        timings = asyncio.run(match(site.dsn, stage.secret, options.times))
+    show(timings, describe())
+    if options.write:
+        write(timings, f"python -m bench.matches --times {options.times} --write")
+    return 0 if all(p95(timing.candidates) <= AIM_MS for timing in timings) else 1
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.matches", description=__doc__)
     parser.add_argument("--times", type=int, default=200, help="listings of each kind (200)")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/benchmarks.md")
     options = parser.parse_args()
-    random.seed(7)
-    cores, machine = Cores.of_this_machine(), describe()
-    with alone(CROWD, cores) as parley:
-        asyncio.run(fill(parley.dsn))
-        asyncio.run(prepare(parley.dsn))
-        parley.postgres.checkpoint()
-        timings = asyncio.run(run(parley.dsn, parley.secret, max(20, options.times)))
-    show(timings, machine)
+    if not 20 <= options.times <= 10_000:
+        parser.error("--times is 20 to 10,000")
+    return options
 
 
 async def prepare(dsn: str) -> None:
@@ -172,4 +208,4 @@ async def prepare(dsn: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

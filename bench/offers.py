@@ -20,66 +20,30 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
-from uuid import uuid4
 
 import aiohttp
 import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from bench.alone import alone
-from bench.crowds import Crowd
+from bench import pages
+from bench.haggling import CROWD, LISTINGS, MOVES, SELLERS, Haggling, Pair, Taken, fill, hot, spread
 from bench.machine import Cores, describe
 from bench.peers import RATES_OFF
-from bench.seeding import TOKEN_TTL_S
 from bench.services import Postgres, Process
+from bench.stage import run, staged
 from server.app import Parley
-from server.commands.tokens import Tokens
 from server.config import load
 from storage import _db
 
-LISTINGS = 10_000
-SELLERS = 100
-BUYERS = 8_000
 WORKERS = 32
 WARM_S = 2.0
 PROFILED = 20  # pairs
-CROWD = Crowd("offers", people=SELLERS + BUYERS, size=2, rooms_each=0, senders=0)
-MOVES = ("offer/make", "offer/counter", "offer/accept")
-
-# The first is the hot one, with stock for everybody.
-ROWS = """
-insert into listings (
-    listing_id, user_id, kind, title, description, price_amount, price_currency, category, quantity, expires_at)
-select uuidv7(), ($1::uuid[])[1 + n % cardinality($1::uuid[])], 'for_sale', 'A lamp', 'Glows.', 10000, 'EUR', 'other',
-       case n when 0 then 1000000 else 1 end, now() + interval '1 day'
-  from generate_series(0, $2::int) as n
-"""
-
-
-class Pair(NamedTuple):
-    """A listing, its seller and somebody who wants it."""
-
-    listing_id: str
-    seller: int
-    buyer: int
-
-
-@dataclass
-class Taken:
-    """How long moves took, in milliseconds, by command; and what was refused."""
-
-    of: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    unavailable: int = 0
-
-    @property
-    def all(self) -> list[float]:
-        """Of all commands."""
-        return [each for taken in self.of.values() for each in taken]
+COLUMNS = ("", "moves/s", "p50 ms", "p99 ms", "server µs a move", "PostgreSQL µs a move", "unavailable")
 
 
 @dataclass(frozen=True)
@@ -92,75 +56,16 @@ class Figures:
     server_us: float
     postgres_us: float
 
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """Under `COLUMNS`: of all moves, and of each kind."""
+        cpu = (f"{self.server_us:,.0f}", f"{self.postgres_us:,.0f}", str(self.taken.unavailable))
+        kinds = [self._row(f"of these, {command}", self.taken.of[command], ("", "", "")) for command in MOVES]
+        return [self._row(self.title, self.taken.all, cpu), *kinds]
 
-async def fill(dsn: str) -> list[str]:
-    """The listings; their ids, the hot one first."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(ROWS, CROWD.user_ids[:SELLERS], LISTINGS)
-        await connection.execute("insert into rooms (room_id, kind) select listing_id, 'listing' from listings")
-        await connection.execute("vacuum analyze")
-        return [str(row[0]) for row in await connection.fetch("select listing_id from listings order by listing_id")]
-    finally:
-        await connection.close()
-
-
-def hot(listings: Sequence[str]) -> Iterator[Pair]:
-    """Everybody on the first listing."""
-    return (Pair(listings[0], 0, SELLERS + n) for n in range(BUYERS // 2))
-
-
-def spread(listings: Sequence[str]) -> Iterator[Pair]:
-    """Each on a listing of its own; the buyers come round again."""
-    buyers = itertools.cycle(range(SELLERS + BUYERS // 2, SELLERS + BUYERS))
-    return (Pair(listings[n], n % SELLERS, next(buyers)) for n in range(1, len(listings)))
-
-
-class Haggling:
-    """Pairs that haggle at a server."""
-
-    def __init__(self, http: aiohttp.ClientSession, url: str, secret: str) -> None:
-        self._http = http
-        self._url = url
-        self._tokens = Tokens((secret,), access_ttl_s=TOKEN_TTL_S, refresh_ttl_s=TOKEN_TTL_S)
-        self.taken = Taken()
-
-    async def run(self, pairs: Iterator[Pair], ends: float) -> None:
-        """Pair after pair, until the time is over or nobody is left."""
-        for pair in pairs:
-            if time.perf_counter() >= ends:
-                return
-            await self.haggle(pair)
-
-    async def haggle(self, pair: Pair) -> None:
-        """From the first offer to the deal."""
-        terms = {"listing_id": pair.listing_id, "listing_version": 1}
-        made = await self._move(pair.buyer, "offer/make", **terms, **_price(8_000))
-        for person, amount in ((pair.seller, 9_500), (pair.buyer, 9_000)):
-            made = await self._move(person, "offer/counter", **_offer(made), **_price(amount))
-        await self._move(pair.seller, "offer/accept", **_offer(made))
-
-    async def _move(self, person: int, command: str, **payload: Any) -> Any:
-        token, _ = self._tokens.access(CROWD.user_ids[person], CROWD.session_ids[person])
-        begun = time.perf_counter()
-        while True:
-            headers = {"Authorization": f"Bearer {token}"}
-            async with self._http.post(f"{self._url}/api/{command}", json=payload, headers=headers) as response:
-                answer = await response.json()
-            if answer["ok"]:
-                self.taken.of[command].append((time.perf_counter() - begun) * 1000)
-                return answer["data"]
-            if answer["error"]["code"] != "unavailable":
-                raise RuntimeError(f"{command} {payload}: {answer['error']}")
-            self.taken.unavailable += 1
-
-
-def _price(amount: int) -> dict[str, Any]:
-    return {"price": {"amount": amount, "currency": "EUR"}, "client_id": uuid4().hex}
-
-
-def _offer(made: Any) -> dict[str, Any]:
-    return {"offer_id": made["offer"]["offer_id"], "version": made["offer"]["version"]}
+    def _row(self, title: str, taken: list[float], cpu: tuple[str, ...]) -> tuple[str, ...]:
+        p99 = statistics.quantiles(taken, n=100, method="inclusive")[-1]
+        return title, f"{len(taken) / self.seconds:,.0f}", f"{statistics.median(taken):.1f}", f"{p99:.1f}", *cpu
 
 
 async def measure(
@@ -197,17 +102,23 @@ def _cpu_s(pid: int) -> float:
 
 def show(measured: Sequence[Figures], workers: int, machine: str) -> None:
     """The table."""
-    table = Table("", "moves/s", "p50 ms", "p99 ms", "server µs/move", "PostgreSQL µs/move", "unavailable")
+    table = Table(*COLUMNS)
     for each in measured:
-        for command in (None, *MOVES):
-            taken = each.taken.all if command is None else each.taken.of[command]
-            p99 = statistics.quantiles(taken, n=100, method="inclusive")[-1]
-            row = [f"{len(taken) / each.seconds:,.0f}", f"{statistics.median(taken):.1f}", f"{p99:.1f}"]
-            cpu = [f"{each.server_us:,.0f}", f"{each.postgres_us:,.0f}", f"{each.taken.unavailable}"]
-            table.add_row(each.title if command is None else f"  {command}", *row, *(cpu if command is None else []))
+        for row in each.rows:
+            table.add_row(*row)
     console = Console(width=None if os.isatty(1) else 140)
     console.print(table)
-    console.print(f"{workers} in a closed loop, one server process; {machine}.")
+    console.print(f"{_how(workers)} {machine}.")
+
+
+def write(measured: Sequence[Figures], workers: int, command: str) -> None:
+    """The part of the page."""
+    table = pages.table(COLUMNS, [row for each in measured for row in each.rows])
+    pages.write_part("offers", command, f"{_how(workers)}\n\n{table}")
+
+
+def _how(workers: int) -> str:
+    return f"{workers} pairs in a closed loop, over HTTP; one server process."
 
 
 @asynccontextmanager
@@ -261,29 +172,45 @@ async def profile(dsn: str, secret: str, pairs: Iterator[Pair]) -> None:
         console.print(table)
 
 
-def main() -> None:
-    """Fill, haggle, and print the table."""
+def main() -> int:
+    """Fill, haggle, and show it."""
+    options = _options()
+    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
+        stage.step_aside()
+        site = stage.parley([CROWD])
+        listings = asyncio.run(fill(site.dsn))
+        if options.profile:
+            asyncio.run(profile(site.dsn, stage.secret, hot(listings)))
+            return 0
+        (server,) = stage.serve(site, {"PARLEY_RATE_OFFER_MOVES": "off"})
+        cases = (("all on one listing", hot(listings)), (f"over {LISTINGS:,} listings", spread(listings)))
+        measured = [
+            asyncio.run(measure(title, pairs, server, stage.postgres, stage.secret, options.secs, options.workers))
+            for title, pairs in cases
+        ]
+    show(measured, options.workers, describe())
+    if options.write:
+        command = f"python -m bench.offers --secs {options.secs:g} --workers {options.workers} --write"
+        write(measured, options.workers, command)
+    return 0
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.offers", description=__doc__)
     parser.add_argument("--secs", type=float, default=15.0, help="seconds of each measurement (15)")
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"pairs at a time ({WORKERS})")
+    parser.add_argument("--quick", action="store_true", help="a second of each: does it work?")
     parser.add_argument("--profile", action="store_true", help="count statements instead")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/benchmarks.md")
     options = parser.parse_args()
-    cores, machine = Cores.of_this_machine(), describe()
-    os.sched_setaffinity(0, {int(cores.load)})
-    with alone(CROWD, cores) as parley:
-        listings = asyncio.run(fill(parley.dsn))
-        if options.profile:
-            asyncio.run(profile(parley.dsn, parley.secret, hot(listings)))
-            return
-        with patch.dict(RATES_OFF, PARLEY_RATE_OFFER_MOVES="off"):
-            server = parley.serve()
-        cases = (("one hot listing", hot(listings)), (f"{LISTINGS:,} listings", spread(listings)))
-        measured = [
-            asyncio.run(measure(title, pairs, server, parley.postgres, parley.secret, options.secs, options.workers))
-            for title, pairs in cases
-        ]
-    show(measured, options.workers, machine)
+    if options.quick:
+        options.secs = 1.0
+    if not (0.5 <= options.secs <= 300 and 1 <= options.workers <= SELLERS):
+        parser.error(f"--secs is 0.5 to 300, --workers 1 to {SELLERS}")
+    if options.write and (options.quick or options.profile):
+        parser.error("--write is for a whole run: leave out --quick and --profile")
+    return options
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

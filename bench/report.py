@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.measuring import Outcome, Spread
-from bench.pages import table
+from bench.pages import YES_OR_NO, shown, table
 from bench.peers import NODE, PARLEY
 
 PAGE = Path(__file__).parent / "page.md"
 
-COST = ("scenario", "measure", "Node.js", "Parley", "ratio", "aim", "checks")
+COST = ("scenario", "measure", "Node.js", "Parley", "ratio", "aim", "reached", "checks")
 FLOOR = ("", "CPU a delivery", "Node.js ÷ this")
 FLOOR_OF = "bare-room"
 TALK = (
@@ -36,6 +37,15 @@ CONNECTS = ("scenario", "server", "connects/s", "PostgreSQL µs a connect", "CPU
 Rows = list[tuple[str, ...]]
 
 
+class Section(NamedTuple):
+    """A table, and the plot that stands above it on the page: its name, and what it shows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Rows
+    plot: tuple[str, str] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The outcomes of a run, and what they are of."""
@@ -51,38 +61,72 @@ class Report:
 
     def show(self, console: Console) -> None:
         """Print the tables."""
-        for title, columns, rows in self._tables():
-            shown = Table(*columns, title=title, title_justify="left")
-            for row in rows:
-                shown.add_row(*row)
-            console.print(shown)
+        for section in self._sections():
+            printed = Table(*section.columns, title=section.title, title_justify="left")
+            for row in section.rows:
+                printed.add_row(*row)
+            console.print(printed)
 
     def markdown(self) -> str:
         """The page: `bench/page.md` with the tables in it."""
-        tables = [f"## {title}\n\n{table(columns, rows)}" for title, columns, rows in self._tables()]
+        sections = []
+        for section in self._sections():
+            plot = [shown(*section.plot)] if section.plot else []
+            sections += [f"## {section.title}", *plot, table(section.columns, section.rows)]
         return Template(PAGE.read_text()).substitute(
             date=self.date,
+            commit=self.versions["Parley"],
             machine=self.machine,
             command=self.command,
             reps=self.reps,
             secs=f"{self.secs:g}",
-            tables="\n\n".join(tables),
+            tables="\n\n".join(sections),
             versions=", ".join(f"{name} {version}" for name, version in self.versions.items()),
         )
 
-    def _tables(self) -> list[tuple[str, tuple[str, ...], Rows]]:
+    def raw(self) -> dict[str, object]:
+        """Every measurement, and what it is of, for JSON."""
+        return {
+            "date": self.date,
+            "command": self.command,
+            "machine": self.machine,
+            "versions": self.versions,
+            "floor_us": self.floor_us,
+            "scenarios": {outcome.scenario.name: outcome.figures for outcome in self.outcomes},
+        }
+
+    def _sections(self) -> list[Section]:
         talks = [outcome for outcome in self.outcomes if outcome.scenario.talks]
         rests = [outcome for outcome in self.outcomes if not outcome.scenario.talks]
         bare = [outcome for outcome in self.outcomes if outcome.scenario.bare]
         whole = [outcome for outcome in self.outcomes if not outcome.scenario.bare]
-        tables = [
-            ("Cost on the server: the socket engines alone", COST, [_cost(outcome) for outcome in bare]),
-            ("A delivery to a room of 1,000, and the floor under it", FLOOR, self._floor()),
-            ("Cost on the server: all that a message takes", COST, [_cost(outcome) for outcome in whole]),
-            ("Speed, and what else it takes", TALK, [_talk(o, peer) for o in talks for peer in o.figures]),
-            ("Connecting and resting", CONNECTS, [_rest(o, peer) for o in rests for peer in o.figures]),
+        sections = [
+            Section(
+                "Cost on the server: the socket engines alone",
+                COST,
+                [_cost(outcome) for outcome in bare],
+                ("cost-bare", "What each engine takes, with the spread of the run, and the floor under a delivery"),
+            ),
+            Section("A delivery to a room of 1,000, and the floor under it", FLOOR, self._floor()),
+            Section(
+                "Cost on the server: all that a message takes",
+                COST,
+                [_cost(outcome) for outcome in whole],
+                ("cost-whole", "What each server takes, with the spread of the run"),
+            ),
+            Section(
+                "Speed, and what else it takes",
+                TALK,
+                [_talk(outcome, peer) for outcome in talks for peer in outcome.figures],
+                ("latency", "How long acks and deliveries take, from the median to the 99th percentile"),
+            ),
+            Section(
+                "Connecting and resting",
+                CONNECTS,
+                [_rest(outcome, peer) for outcome in rests for peer in outcome.figures],
+            ),
         ]
-        return [each for each in tables if each[2]]
+        return [section for section in sections if section.rows]
 
     def _floor(self) -> Rows:
         rooms = [outcome for outcome in self.outcomes if outcome.scenario.name == FLOOR_OF]
@@ -102,7 +146,8 @@ def _cost(outcome: Outcome) -> tuple[str, ...]:
     ratio = outcome.ratio(PARLEY.name, NODE.name)
     aim = f"{scenario.aim:.1f}" if scenario.aim else f"≤ {scenario.most:g} {measure.unit}" if scenario.most else "-"
     title = f"{scenario.name}: {scenario.title}"
-    return title, measure.title, *spreads, f"{ratio:.2f}", aim, "hold" if outcome.is_right else "FAILED"
+    reached = YES_OR_NO[outcome.reached(PARLEY.name, NODE.name)]
+    return title, measure.title, *spreads, f"{ratio:.2f}", aim, reached, "hold" if outcome.is_right else "FAILED"
 
 
 def _talk(outcome: Outcome, peer: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import asyncpg
 
 from bench.comers import Comers
 from bench.crowds import pairs
-from bench.machine import Cores, describe
+from bench.machine import Cores
 from bench.seeding import jwt
 from bench.services import Process
 from bench.stage import DEFAULT_RATES, Verdict, Watch, conclude, descriptors, run, some, staged
@@ -119,7 +119,7 @@ async def soak(
 def main() -> int:
     """Soak; 0 where everything came back."""
     options = _options()
-    with staged(Cores.of_this_machine()) as stage:
+    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
         site = stage.parley([CROWD])
         (server,) = stage.serve(site, DEFAULT_RATES | SETTINGS)
         mint = jwt(stage.secret)
@@ -162,8 +162,9 @@ def main() -> int:
         ],
         f"Soak, {options.minutes:g} minutes",
         "soak" if options.write else None,
-        f"`python -m bench.soak --minutes {options.minutes:g} --write` ({describe()}): {AT_ONCE} at once connect, are"
-        " refused, talk, leave, and cut the connection wherever it can be cut, as fast as they can.",
+        f"python -m bench.soak --minutes {options.minutes:g} --write",
+        f"{AT_ONCE} at once connect, are refused, talk, leave, and cut the connection wherever it can be cut, as fast"
+        " as they can.",
     )
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,24 +32,45 @@ DEFAULT_RATES = dict.fromkeys(RATES_OFF, "")
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-@dataclass(frozen=True, slots=True)
 class Stage:
-    """A run's folder, services and load generator; `secret` signs its tokens."""
+    """A run's folder and PostgreSQL, and Redis and the load generator once asked for; `secret` signs its tokens."""
 
-    folder: Path
-    cores: Cores
-    postgres: Postgres
-    redis: Redis
-    load: Load
-    secret: str
-    stack: ExitStack
+    def __init__(self, folder: Path, cores: Cores, stack: ExitStack, secs: float, warm_s: float) -> None:
+        self.folder = folder
+        self.cores = cores
+        self.stack = stack
+        self.secret = secrets.token_urlsafe(48)
+        self.postgres = Postgres(folder, cores.rest)
+        stack.callback(self.postgres.stop)
+        self._secs, self._warm_s = secs, warm_s
+
+    @cached_property
+    def redis(self) -> Redis:
+        """Started when it is first asked for."""
+        redis = Redis(self.folder, self.cores.rest)
+        self.stack.callback(redis.stop)
+        return redis
+
+    @cached_property
+    def load(self) -> Load:
+        """The load generator, as hard and as long as the run has it."""
+        binary = machine.load_generator()
+        return Load(binary, self.cores.load, self._secs, self._warm_s, self.postgres.pid, self.redis.pid)
+
+    def step_aside(self) -> None:
+        """Where this process asks for itself: let it run where a load generator would."""
+        os.sched_setaffinity(0, set(map(int, self.cores.load.split(","))))
 
     def parley(self, crowds: Sequence[Crowd]) -> Site:
         """A Parley whose database is full of these people."""
         return Site(PARLEY, self.postgres, crowds, self.secret, self.folder)
 
     def serve(self, site: Site, settings: Mapping[str, str] = NO_SETTINGS, *, instances: int = 1) -> list[Process]:
-        """Start instances of it, which end with the stage; `settings` go before those of the bench."""
+        """Start instances of it, which end with the stage; `settings` go before those of the bench.
+
+        What was written before goes to the disk first.
+        """
+        self.postgres.checkpoint()
         servers = site.start(instances, self.cores.server, self.redis.url if instances > 1 else None, settings)
         for server in servers:
             self.stack.callback(server.stop)
@@ -56,19 +78,17 @@ class Stage:
 
 
 @contextmanager
-def staged(cores: Cores, *, secs: float = 4.0, warm_s: float = 1.0) -> Iterator[Stage]:
-    """Set everything up, and leave nothing."""
+def staged(
+    cores: Cores, *, secs: float = 4.0, warm_s: float = 1.0, tools: Sequence[str] = ("taskset", "gcc")
+) -> Iterator[Stage]:
+    """Set everything up, and leave nothing. gcc is for the load generator: who asks for none can do without."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end by kill stops the servers too
-    machine.check_tools(("taskset", "gcc"))
+    machine.check_tools(tools)
     machine.allow_descriptors()
-    binary = machine.load_generator()
+    machine.commit()
+    machine.describe()
     with folder_of_a_run() as folder, ExitStack() as stack:
-        postgres = Postgres(folder, cores.rest)
-        stack.callback(postgres.stop)
-        redis = Redis(folder, cores.rest)
-        stack.callback(redis.stop)
-        load = Load(binary, cores.load, secs, warm_s, postgres.pid, redis.pid)
-        yield Stage(folder, cores, postgres, redis, load, secrets.token_urlsafe(48), stack)
+        yield Stage(folder, cores, stack, secs, warm_s)
 
 
 @contextmanager
@@ -93,11 +113,11 @@ class Verdict:
 
     @property
     def row(self) -> tuple[str, str, str, str]:
-        return self.measure, self.figure, self.must, {True: "yes", False: "NO", None: "-"}[self.holds]
+        return self.measure, self.figure, self.must, pages.YES_OR_NO[self.holds]
 
 
-def conclude(verdicts: Sequence[Verdict], title: str, part: str | None, about: str) -> int:
-    """Show the verdicts, on request write them into docs/benchmarks.md as `part`; the exit code.
+def conclude(verdicts: Sequence[Verdict], title: str, part: str | None, command: str, about: str) -> int:
+    """Show the verdicts, on request write them into docs/benchmarks.md as the `part` of `command`; the exit code.
 
     The first verdict says whether what was measured was right: where it was not, nothing is written.
     """
@@ -109,8 +129,7 @@ def conclude(verdicts: Sequence[Verdict], title: str, part: str | None, about: s
     console.print(table)
     held = all(verdict.holds is not False for verdict in verdicts)
     if part is not None and verdicts[0].holds is not False:
-        pages.write_part(part, f"{about}\n\n{pages.table(columns, [verdict.row for verdict in verdicts])}")
-        console.print(f"written: {pages.PAGE.relative_to(machine.ROOT)}")
+        pages.write_part(part, command, f"{about}\n\n{pages.table(columns, [verdict.row for verdict in verdicts])}")
     return 0 if held else 1
 
 

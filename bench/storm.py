@@ -18,7 +18,7 @@ import asyncpg
 
 from bench.crowds import Crowd
 from bench.load import Figures
-from bench.machine import BenchError, Cores, describe
+from bench.machine import BenchError, Cores
 from bench.seeding import jwt
 from bench.services import wait_until_quiet
 from bench.stage import DEFAULT_RATES, Stage, Verdict, conclude, run, some, staged
@@ -89,7 +89,8 @@ def main() -> int:
         _verdicts(found, clients),
         f"Reconnect storm, {clients:,} clients",
         "storm" if options.write else None,
-        f"`python -m bench.storm --times {options.times} --write` ({describe()}): {clients:,} clients with {ROOMS_EACH}"
+        f"python -m bench.storm --times {options.times} --write",
+        f"{clients:,} clients with {ROOMS_EACH}"
         f" rooms and {MISSED * ROOMS_EACH} missed events each connect at once to a server that has just started; the"
         f" slowest of {options.times}. The server has one core, clients and PostgreSQL the other.",
     )

@@ -141,7 +141,12 @@ class Parley:
         AttachmentRoutes(self.services, self._http).attach(app)
         WebhookRoutes(self.services).attach(app)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=1, keepalive_timeout=IDLE_S
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1,
+            keepalive_timeout=IDLE_S,
+            tcp_keepalive=False,  # the heartbeat asks sooner
         )
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)

@@ -3,7 +3,10 @@ const { randomUUID } = require("node:crypto");
 const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
-const tokens = readFileSync(join(__dirname, "tokens.txt"), "utf8").split("\n").filter(Boolean);
+const tokens = readFileSync(join(__dirname, "tokens.txt"), "utf8")
+  .split("\n")
+  .map((line) => line.trim())
+  .filter((line) => line && !line.startsWith("#"));
 
 // The holder of a token, as its second part says; the server alone need verify it.
 const holder = (token) => JSON.parse(Buffer.from(token.split(".")[1], "base64url")).sub;

@@ -33,8 +33,8 @@ async function main() {
       const room = `conversation:${message.conversation_id}`;
       const seq = (seqs.get(room) ?? 0) + 1;
       seqs.set(room, seq);
-      io.to(room).emit('message:created', { client_id: message.client_id, text: message.text }, { room, seq });
       ack({ ok: true, data: { seq } });
+      io.to(room).emit('message:created', { client_id: message.client_id, text: message.text }, { room, seq });
     });
     socket.emit('hello', { rooms: Object.fromEntries(rooms.map((room) => [room, seqs.get(room) ?? 0])) });
   });

@@ -3,7 +3,7 @@
  * The yardstick: a chat server as a good Node.js developer would write it, doing what Parley does for `message:send`.
  *
  * JWT and membership are checked at connect, a message is one transaction (membership, the room's next seq, the message under a
- * unique client_id), and what has been committed is emitted to the room and acknowledged. It is meant to be fast: native websocket
+ * unique client_id), and what has been committed is acknowledged and emitted to the room. It is meant to be fast: native websocket
  * masking (bufferutil), a pool of 20, statements prepared by name, one statement a connect.
  *
  * Environment: PORT, PEER_SECRET, PGHOST/PGPORT/PGUSER/PGDATABASE as libpq has them, and REDIS_URL where there is more than
@@ -118,8 +118,9 @@ function onSend(io, pool, socket) {
       if (socket.data.scope === 'read') throw new Refusal('forbidden', 'This token may only read.');
       const message = validate(payload);
       const { isNew, message_id, seq, at } = await store(pool, socket.data.userId, message);
-      const room = roomName(message.roomId);
+      ack?.({ ok: true, data: { message_id, seq, at } });
       if (isNew) {
+        const room = roomName(message.roomId);
         const created = {
           conversation_id: message.roomId,
           sender_id: socket.data.userId,
@@ -139,7 +140,6 @@ function onSend(io, pool, socket) {
         };
         io.to(room).emit('message:created', created, { room, seq, at });
       }
-      ack?.({ ok: true, data: { message_id, seq, at } });
     } catch (error) {
       if (!(error instanceof Refusal)) console.error(error);
       const known = error instanceof Refusal ? error : new Refusal('internal', 'Something went wrong.');

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from server.config import Rate
@@ -13,6 +14,7 @@ BUCKETS = 100_000  # remembered; the one untouched the longest goes first, and a
 HOME_BITS = 64  # of an IPv6 address, the network of one customer (RFC 6177): the rest of it they choose as they like
 
 
+@lru_cache(10_000)  # asked at every handshake, and again at its end
 def network_of(address: str) -> str:
     """What an address counts as: without its port, an IPv6 address as its network; what is no address, as it is."""
     text = address

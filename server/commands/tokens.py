@@ -3,6 +3,7 @@
 And the random text of those that the database knows: refresh and reset tokens.
 """
 
+import base64
 import hashlib
 import secrets
 import time
@@ -38,7 +39,7 @@ class Tokens:
     def __init__(self, keys: Sequence[str], *, access_ttl_s: int, refresh_ttl_s: int) -> None:
         if not keys or any(len(key.encode()) < MIN_SECRET_BYTES for key in keys):
             raise ValueError(f"a secret of at least {MIN_SECRET_BYTES} bytes is needed")
-        self._keys = tuple(keys)
+        self._keys = tuple(map(_key, keys))
         self.access_ttl_s = access_ttl_s
         self.refresh_ttl_s = refresh_ttl_s
 
@@ -82,6 +83,12 @@ class Tokens:
             except (jwt.InvalidTokenError, ValueError, KeyError, TypeError, AttributeError):
                 break
         raise Unauthenticated("This token is not valid: sign in again.")
+
+
+def _key(secret: str) -> jwt.PyJWK:
+    """A secret as PyJWT wants it, who would else look at each token whether it is a PEM by mistake."""
+    octets = base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
+    return jwt.PyJWK({"kty": "oct", "k": octets, "alg": ALGORITHM})
 
 
 def spelt(expires_at: float) -> Time:

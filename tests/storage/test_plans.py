@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from rules.conversations import ConversationKind
-from storage import conversations, matches, messages, negotiations, participants, rooms, users, words
+from storage import conversations, matches, messages, negotiations, participants, rooms, sessions, users, words
 from storage._db import prepare_connection
 from storage.messages import NewMessage
 
@@ -85,6 +85,42 @@ async def _send(
     sent = await messages.append_messages(db, new, wait=True)
     assert {row.outcome for row in sent} == {"sent"}
     return [row.message_id for row in sent if row.message_id is not None]
+
+
+ROWS_OF_ADMISSIONS = """
+select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as rows from pg_stat_xact_user_tables
+ where relname in ('users', 'user_sessions', 'rooms', 'conversation_participants')
+"""
+
+
+async def test_connects_are_admitted_by_their_own_rows_under_a_plan_made_for_empty_tables(
+    migrated_database: str,
+) -> None:
+    db = await asyncpg.connect(migrated_database)
+    try:
+        await prepare_connection(db)
+        await db.execute("set plan_cache_mode = force_generic_plan")
+        await db.execute("vacuum analyze users, user_sessions, rooms, conversation_participants")
+        assert await sessions.find_admissions(db, [(uuid4(), uuid4())], 10) == [None]
+        crowd = await users.create_user(db, username="crowd", email="crowd@example.org", password_hash=None)
+        await db.fetchval(FILL, crowd, MANY, (await _group(db, crowd)))
+        people = []
+        for n in range(BATCH):
+            person = await users.create_user(db, username=f"one{n}", email=f"{n}@example.org", password_hash=None)
+            await rooms.create_room(db, person, "user")
+            session = await sessions.create_session(db, person, device=None, address=None, ttl_s=60)
+            people.append((person, session, await _group(db, person)))
+        asked = [(person, session) for person, session, _ in people]
+        async with db.transaction():
+            before = dict(await db.fetch(ROWS_OF_ADMISSIONS))
+            found = await sessions.find_admissions(db, [*asked, (people[0][0], people[1][1]), asked[0]], 10)
+            read = {table: rows - before[table] for table, rows in await db.fetch(ROWS_OF_ADMISSIONS)}
+        shown = [None if one is None else [*zip(one.kinds, one.room_ids, strict=True)] for one in found]
+        own = [[("user", person), ("conversation", chat)] for person, _, chat in people]
+        assert shown == [*own, None, own[0]]  # nobody by another's session, and twice who comes twice
+        assert all(rows <= 10 * BATCH for rows in read.values()), read
+    finally:
+        await db.close()
 
 
 async def test_a_page_of_conversations_asks_once_for_each_whether_a_block_stands(migrated_database: str) -> None:
