@@ -1,6 +1,5 @@
 """A socket connects: who it is, which rooms it stands in, and what it has missed in them."""
 
-import asyncio
 from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from handlers.permissions import admit_to_conversations, admit_to_listings, admit_to_own_room, admit_to_threads
+from handlers.permissions import admit_to_conversations, admit_to_listings, admit_to_own_rooms, admit_to_threads
 from server.commands.context import Caller, Services, encode
 from server.commands.gateway import Welcome
 from server.commands.pages import Seq
@@ -63,21 +62,17 @@ hello_push = push(
 
 def register_rooms(joining: Joining) -> None:
     """Say who may stand in each kind of room."""
-    joining.admit_to("user", admit_to_own_room)
+    joining.admit_to("user", admit_to_own_rooms)
     joining.admit_to("conversation", admit_to_conversations)
     joining.admit_to("thread", admit_to_threads)
     joining.admit_to("listing", admit_to_listings)
 
 
 class Admitting:
-    """Lets sockets in, in the name of one instance: a bounded number of each person.
+    """Lets sockets in, in the name of one instance: a bounded number of each person."""
 
-    At most `at_once` of them ask for rooms beside those that they are put into, each on a connection of its own.
-    """
-
-    def __init__(self, instance: str, database: Database, *, at_once: int, per_user: int) -> None:
+    def __init__(self, instance: str, database: Database, *, per_user: int) -> None:
         self._instance = instance
-        self._turns = asyncio.Semaphore(at_once)
         self._admissions = Gathering(database, _admitted, most=AT_ONCE, flights=FLIGHTS)
         self._per_user = per_user
 
@@ -109,8 +104,7 @@ class Admitting:
         standings = _standings(admission)
         others = [room for room in afters if room not in standings]
         if others:
-            async with self._turns, services.database.connection() as db:
-                standings.update(await joining.judge(db, socket.user_id, others))
+            standings.update(await joining.judge(socket.user_id, others))
         _stay_in_the_epoch(services, socket, admission.epoch)
         for room in afters.keys() - standings.keys():
             services.delivery.release(socket, room)

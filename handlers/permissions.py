@@ -8,7 +8,7 @@ from rules.users import Role
 from server.commands.context import Context
 from server.commands.registry import Permission, permission
 from server.errors import Forbidden, NotFound
-from server.rooms.joining import Standing
+from server.rooms.joining import Asker, Standing
 from storage import Connection, listings, messages, participants, rooms, users
 from storage.participants import Participant
 
@@ -63,25 +63,25 @@ member_of_the_room = Permission("member_of_the_room")
 """Those whom the room's own predicate lets in; the handler asks it once the socket is registered."""
 
 
-async def admit_to_own_room(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+async def admit_to_own_rooms(db: Connection, askers: Sequence[Asker]) -> dict[Asker, Standing]:
     """A person's own inbox is theirs alone."""
-    heads = await rooms.list_heads(db, [room_id for room_id in room_ids if room_id == user_id])
-    return {head.room_id: Standing(head.last_seq, 0) for head in heads}
+    heads = await rooms.list_heads(db, [room_id for user_id, room_id in askers if room_id == user_id])
+    return {(head.room_id, head.room_id): Standing(head.last_seq, 0) for head in heads}
 
 
-async def admit_to_conversations(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+async def admit_to_conversations(db: Connection, askers: Sequence[Asker]) -> dict[Asker, Standing]:
     """A conversation's room is for those who take part in it, from their joining on."""
-    places = await participants.list_places(db, user_id, room_ids, "conversation")
-    return {place.conversation_id: Standing(place.head_seq, place.joined_seq) for place in places}
+    places = await participants.list_places(db, askers, "conversation")
+    return {(place.user_id, place.conversation_id): Standing(place.head_seq, place.joined_seq) for place in places}
 
 
-async def admit_to_threads(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+async def admit_to_threads(db: Connection, askers: Sequence[Asker]) -> dict[Asker, Standing]:
     """A thread's room, which is its conversation's, is for those who have joined it, from its beginning on."""
-    places = await participants.list_places(db, user_id, room_ids, "thread")
-    return {place.conversation_id: Standing(place.head_seq, place.joined_seq) for place in places}
+    places = await participants.list_places(db, askers, "thread")
+    return {(place.user_id, place.conversation_id): Standing(place.head_seq, place.joined_seq) for place in places}
 
 
-async def admit_to_listings(db: Connection, user_id: UUID, room_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+async def admit_to_listings(db: Connection, askers: Sequence[Asker]) -> dict[Asker, Standing]:
     """A listing's room is for everybody who may see the listing, from its beginning on."""
-    heads = await listings.list_heads(db, room_ids)
-    return {head.room_id: Standing(head.last_seq, 0) for head in heads}
+    heads = {head.room_id: head.last_seq for head in await listings.list_heads(db, [room_id for _, room_id in askers])}
+    return {asker: Standing(heads[asker[1]], 0) for asker in askers if asker[1] in heads}

@@ -121,7 +121,8 @@ async def sync(ctx: Context, p: SyncRoom) -> Synced:
     `reset` where some of the page are swept, or `after` is beyond the head.
     """
     room = named(p.room)
-    standing = (await ctx.services.joining.judge(ctx.db, ctx.user.user_id, [room])).get(room)
+    [standings] = await ctx.services.joining.judge_on(ctx.db, [(ctx.user.user_id, [room])])
+    standing = standings.get(room)
     if standing is None:
         raise NotFound
     after, head = max(p.after, standing.floor), standing.head

@@ -108,9 +108,7 @@ class Parley:
         register_effects(self.services)
         meter = Meter()
         self.dispatcher = Dispatcher(self.services, meter, in_flight=config.commands_in_flight)
-        admitting = Admitting(
-            config.instance, self.database, at_once=max(1, config.pool_max // 2), per_user=config.sockets_per_user
-        )
+        admitting = Admitting(config.instance, self.database, per_user=config.sockets_per_user)
         self.gateway = Gateway(self.dispatcher, admitting)
         self.wire = Server(
             self.gateway,

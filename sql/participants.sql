@@ -54,16 +54,19 @@ select c.conversation_id, p.user_id, p.role, p.joined_at, p.joined_seq,
          order by joined_at, user_id limit :most) p
  order by p.joined_at, p.user_id;
 
--- name: list_places(user_id, conversation_ids, kind)
+-- name: list_places(user_ids, conversation_ids, kind)
 -- record_class: Place
--- The conversations among these, with a room of that kind, that the person takes part in, the seq behind which history begins
--- for them, and the head: in one snapshot, or a removal between two would let through what came after it.
-select p.conversation_id, p.joined_seq, r.last_seq as head_seq
-  from conversation_participants p
-  join rooms r on r.room_id = p.conversation_id
-  join conversations c on c.conversation_id = p.conversation_id
- where p.user_id = :user_id and p.conversation_id = any (:conversation_ids::uuid[]) and p.left_at is null
-   and r.kind = :kind and c.closed_at is null;
+-- Of these people and conversations, pair by pair, those who take part, where the room is of that kind: with the seq behind
+-- which history begins for them and the head, in one snapshot, or a removal between two would let through what came after it.
+select a.user_id, a.conversation_id, p.joined_seq, r.last_seq as head_seq
+  from unnest(:user_ids::uuid[], :conversation_ids::uuid[]) a (user_id, conversation_id)
+ cross join lateral (
+        select joined_seq, left_at from conversation_participants
+         where conversation_id = a.conversation_id and user_id = a.user_id offset 0) p
+ cross join lateral (select kind, last_seq from rooms where room_id = a.conversation_id offset 0) r
+ cross join lateral (
+        select closed_at from conversations where conversation_id = a.conversation_id offset 0) c
+ where p.left_at is null and r.kind = :kind and c.closed_at is null;
 
 -- name: set_role(conversation_id, user_id, role)!
 update conversation_participants set role = :role

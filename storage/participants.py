@@ -39,6 +39,7 @@ class ParticipantRow(msgspec.Struct, frozen=True):
 class Place(msgspec.Struct, frozen=True):
     """Where a conversation begins for a person, and its head, in one snapshot."""
 
+    user_id: UUID
     conversation_id: UUID
     joined_seq: int
     head_seq: int
@@ -100,9 +101,10 @@ async def list_participants(
     return found
 
 
-async def list_places(db: Connection, user_id: UUID, conversation_ids: Sequence[UUID], kind: str) -> list[Place]:
-    """The conversations among these, with a room of that kind, that the person takes part in."""
-    rows = sql.list_places(db, user_id=user_id, conversation_ids=conversation_ids, kind=kind)
+async def list_places(db: Connection, askers: Sequence[tuple[UUID, UUID]], kind: str) -> list[Place]:
+    """Of these people and conversations, pair by pair, those who take part, where the room is of that kind."""
+    user_ids, conversation_ids = [user_id for user_id, _ in askers], [room_id for _, room_id in askers]
+    rows = sql.list_places(db, user_ids=user_ids, conversation_ids=conversation_ids, kind=kind)
     return [row async for row in rows]
 
 

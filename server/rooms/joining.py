@@ -16,10 +16,12 @@ from server.rooms.local import Joiner, LocalRoom
 from server.rooms.names import Room
 from server.rooms.replays import Replays, send_back
 from server.rooms.sockets import Socket
-from storage import Connection, Database
+from storage import Connection, Database, Gathering
 from storage import rooms as table
 
 REPLAY_ROOM_EVENTS = 1_000  # a room further behind is loaded afresh
+JUDGED_AT_ONCE = 16  # joins that one statement a kind of room judges; each may ask for 1,000 rooms
+JUDGES = 2  # such statements under way
 
 
 class Standing(NamedTuple):
@@ -32,8 +34,14 @@ class Standing(NamedTuple):
 Serve = Callable[[], Coroutine[Any, Any, None]]
 """Sends a socket what it has missed, and opens it."""
 
-Admit = Callable[[Connection, UUID, Sequence[UUID]], Awaitable[Mapping[UUID, Standing]]]
-"""Which of the rooms (by id) a person may stand in, and how they stand there, in one statement."""
+Asker = tuple[UUID, UUID]
+"""A person, and a room by its id."""
+
+Admit = Callable[[Connection, Sequence[Asker]], Awaitable[Mapping[Asker, Standing]]]
+"""Which people may stand in which rooms, and how they stand there, in one statement."""
+
+Asked = tuple[UUID, Sequence[Room]]
+"""A person, and the rooms that they may want to stand in."""
 
 
 class Joined(NamedTuple):
@@ -51,6 +59,7 @@ class Joining:
         self._database = database
         self._delivery = delivery
         self._predicates: dict[str, Admit] = {}
+        self._judging = Gathering(database, self.judge_on, most=JUDGED_AT_ONCE, flights=JUDGES)
         self._replays = Replays(database, delivery, self._let_back)
         self._tasks: set[asyncio.Task[None]] = set()
         delivery.on_evicted(self._let_back)
@@ -69,14 +78,23 @@ class Joining:
         """Whether rooms of this kind can be joined at all."""
         return room.kind in self._predicates
 
-    async def judge(self, db: Connection, user_id: UUID, rooms: Sequence[Room]) -> dict[Room, Standing]:
-        """Which of the rooms the person may stand in, and how, each on a snapshot of now."""
-        standings: dict[Room, Standing] = {}
-        for kind in sorted({room.kind for room in rooms} & self._predicates.keys()):
-            ids = [room.id for room in rooms if room.kind == kind]
-            found = await self._predicates[kind](db, user_id, ids)
-            standings.update((Room(kind, room_id), standing) for room_id, standing in found.items())
-        return standings
+    async def judge(self, user_id: UUID, rooms: Sequence[Room]) -> dict[Room, Standing]:
+        """Which of the rooms the person may stand in, and how, on a snapshot that begins behind this call.
+
+        Raises `Unavailable`.
+        """
+        return await self._judging.ask((user_id, rooms))
+
+    async def judge_on(self, db: Connection, asked: Sequence[Asked]) -> list[dict[Room, Standing]]:
+        """What `judge` answers, for each of many, on a connection that is there."""
+        found: list[dict[Room, Standing]] = [{} for _ in asked]
+        for kind in sorted({room.kind for _, rooms in asked for room in rooms} & self._predicates.keys()):
+            askers = [(user_id, room.id) for user_id, rooms in asked for room in rooms if room.kind == kind]
+            standings = await self._predicates[kind](db, askers)
+            for (user_id, rooms), answer in zip(asked, found, strict=True):
+                own = [(room, standings.get((user_id, room.id))) for room in rooms if room.kind == kind]
+                answer.update((room, standing) for room, standing in own if standing is not None)
+        return found
 
     async def join(self, socket: Socket, room: Room, after: int | None) -> tuple[Joined, Serve]:
         """Let a socket into a room; what it returns beside the answer serves the replay, and is called after the ack.
@@ -209,11 +227,21 @@ class Joining:
         room = local.room
         while True:
             asked = joiner.asked if joiner is not None else 0
-            async with self._database.connection() as db:
-                standing = (await self.judge(db, socket.user_id, [room])).get(room)
-                whole = standing is not None and after is not None and await _is_whole(db, room, standing, after)
+            standing = (await self.judge(socket.user_id, [room])).get(room)
+            whole = standing is not None and after is not None and await self._is_whole(room, standing, after)
             if joiner is None or joiner.asked == asked or local.joining.get(socket) is not joiner:
                 return standing, whole
+
+    async def _is_whole(self, room: Room, standing: Standing, after: int) -> bool:
+        """Whether a replay from `after` has a bounded length and no hole."""
+        if not _is_near(standing, after):
+            return False
+        behind = max(after, standing.floor)
+        missed = standing.head - behind
+        if missed == 0:
+            return True
+        async with self._database.connection() as db:
+            return await table.count_events(db, room.id, behind, standing.head) == missed
 
     def _withdraw(self, socket: Socket, local: LocalRoom, joiner: Joiner, error: BaseException) -> None:
         if local.joining.get(socket) is joiner:
@@ -234,15 +262,6 @@ class Joining:
 def _is_near(standing: Standing, after: int) -> bool:
     """Whether `after` is not beyond the head, and a replay from it would have a bounded length."""
     return after <= standing.head and standing.head - max(after, standing.floor) <= REPLAY_ROOM_EVENTS
-
-
-async def _is_whole(db: Connection, room: Room, standing: Standing, after: int) -> bool:
-    """Whether a replay from `after` has a bounded length and no hole."""
-    if not _is_near(standing, after):
-        return False
-    behind = max(after, standing.floor)
-    missed = standing.head - behind
-    return missed == 0 or await table.count_events(db, room.id, behind, standing.head) == missed
 
 
 def _still(socket: Socket, local: LocalRoom, standing: Standing) -> bool:
