@@ -1,6 +1,7 @@
 """Who takes part, in circles: those who talk or haggle with one another are held by one process."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +38,21 @@ def circles_of(options: Options) -> Iterator[tuple[str, int]]:
 def read_tokens(path: Path, options: Options) -> list[Circle]:
     """Circles of those whose tokens a file holds: one a line, but for empty lines and those that begin with #.
 
-    Raises `Invalid` where there are too few, or one is no token or is there twice; OSError.
+    Raises `Invalid` where it can't be read, there are too few, or one is no token, is there twice, or will not last.
     """
-    tokens = [line.strip() for line in path.read_text().splitlines()]
+    try:
+        tokens = [line.strip() for line in path.read_text().splitlines()]
+    except OSError as error:
+        raise Invalid({}, f"{path} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Invalid({}, f"{path} is no file of tokens: one a line, as `parley token` prints them.") from None
     tokens = [line for line in tokens if line and not line.startswith("#")]
     holders: dict[str, int] = {}
     for number, token in enumerate(tokens, 1):
-        before = holders.setdefault(_holder(token, path, number), number)
+        claims = _claims(token, path, number)
+        if claims.exp < time.time() + options.seconds:
+            raise Invalid({}, f"{path}: token {number} ends before the test would: mint it with a longer --ttl.")
+        before = holders.setdefault(claims.sub, number)
         if before != number:
             raise Invalid({}, f"{path}: tokens {before} and {number} are one person's: give each socket its own.")
     needed = sum(size for _, size in circles_of(options))
@@ -53,11 +62,15 @@ def read_tokens(path: Path, options: Options) -> list[Circle]:
     return [Circle(shape, [next(people) for _ in range(size)]) for shape, size in circles_of(options)]
 
 
-def _holder(token: str, path: Path, number: int) -> str:
-    """Whose token it is. It is not verified: that is for the server."""
+class _Claims(msgspec.Struct):
+    sub: str
+    exp: float
+
+
+def _claims(token: str, path: Path, number: int) -> _Claims:
+    """Whose token it is, and until when. It is not verified: that is for the server."""
     try:
         body = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=dict[str, object])
-        return str(claims["sub"])
-    except (IndexError, KeyError, ValueError, msgspec.MsgspecError):
+        return msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Claims)
+    except (IndexError, ValueError, msgspec.MsgspecError):
         raise Invalid({}, f"{path}: token {number} is none: one a line, as `parley token` prints them.") from None

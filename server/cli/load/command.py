@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     from server.cli.load.options import Options
     from server.cli.load.result import Result
 
-HELP = """Simulate people who chat and haggle, and check that nothing was lost, doubled or out of order.
+UNLIMITED = ("MESSAGE_SEND", "OFFER_MOVES", "WRITES", "CONNECTS", "HANDSHAKES")  # of the rates, in a server for tests
 
-Without --tokens it makes people (load.<run>.<number>) and conversations in the database that `parley serve` would use
-here, and leaves them there: use one that you can throw away. URL may be given several times, for several instances.
-
-Each closed loop sends again when it was answered, as fast as the server lets it; --rate sends so many a second in all,
-each to its time. The rate limits of a person slow such a test down, and are counted; start a server for tests with
-
-  PARLEY_RATE_MESSAGE_SEND=off PARLEY_RATE_OFFER_MOVES=off PARLEY_RATE_WRITES=off PARLEY_RATE_CONNECTS=off
-  PARLEY_RATE_HANDSHAKES=off parley serve
-
-The exit code is 0 only where every check held. docs/load.md says what the figures mean."""
+# A paragraph is a line: typer fills those, and leaves what is set in.
+HELP = "\n\n".join(
+    (
+        "Simulate people who chat and haggle, and check that nothing was lost, doubled or out of order.",
+        (
+            "Without --tokens it makes people (load.<run>.<number>) and conversations in the database that `parley "
+            "serve` would use here, whose schema it brings up to date, and leaves them there: use one that you can "
+            "throw away. URL may be given several times, for several instances."
+        ),
+        (
+            "Each closed loop sends again when it was answered, as fast as the server lets it; --rate sends so many a "
+            "second in all, each to its time. The rate limits of a person slow such a test down, and are counted; "
+            "start a server for tests with"
+        ),
+        "\n".join(f"  PARLEY_RATE_{name}=off \\" for name in UNLIMITED) + "\n  parley serve",
+        "The exit code is 0 only where every check held. docs/load.md says what the figures mean.",
+    )
+)
 
 
 def load_test(
@@ -49,6 +57,7 @@ def load_test(
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long.")] = 30.0,
     sends: Annotated[int, typer.Option(help="How many sends and moves at most.")] = 1_000_000,
+    drain: Annotated[float, typer.Option(help="Seconds at most to wait then for what is on its way.")] = 10.0,
     text: Annotated[int, typer.Option(help="Characters of a message.")] = 64,
     workers: Annotated[int, typer.Option(help="Processes that hold the sockets; 0: one a core.")] = 0,
     tokens: Annotated[Path | None, typer.Option(help="Access tokens, one a line, each of another person.")] = None,
@@ -73,37 +82,57 @@ def load_test(
         text=text,
         seconds=seconds,
         sends=sends,
+        drain=drain,
         workers=workers or len(os.sched_getaffinity(0)),
     )
     check(options, yes_remote=yes_remote)
     if tokens is None and config.database_url is None and not all(map(is_local, options.urls)):
         raise Invalid({}, "The people of another machine's server are not made here: give their --tokens.")
     for path in (json, html):
-        if path is not None and not path.parent.is_dir():
-            raise Invalid({}, f"{path}: there is no such folder.")
+        if path is not None:
+            _check_writable(path)
     result = _run(config, options, tokens)
+    _show(result, Console(soft_wrap=True))
     if json is not None:
-        json.write_bytes(_encoded(result))
+        _write(json, _encoded(result))
     if html is not None:
         from server.cli.load.page import page
 
-        html.write_text(page(result), encoding="utf-8")
-    _show(result, Console(soft_wrap=True))
+        _write(html, page(result).encode())
     if not result.ok:
         raise SystemExit(1)
+
+
+def _check_writable(path: Path) -> None:
+    """Raises `Invalid` before the test, rather than have its report lost behind it."""
+    try:
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise Invalid({}, f"{path} can't be written: {error.strerror}.") from None
+
+
+def _write(path: Path, report: bytes) -> None:
+    try:
+        path.write_bytes(report)
+    except OSError as error:
+        raise Invalid({}, f"{path} could not be written: {error.strerror}. The figures are above.") from None
 
 
 def _own(config: Config) -> str:
     if not config.port:
         raise Invalid({}, "PARLEY_PORT=0 is any port: give the URL.")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104 (asked for, not bound)
-    return f"http://{host}:{config.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 (asked for, not bound)
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
 def _run(config: Config, options: "Options", tokens: Path | None) -> "Result":
     from server.cli.load.circles import read_tokens
-    from server.cli.load.running import Running, find_servers
+    from server.cli.load.running import Running
     from server.cli.load.seeding import seed
+    from server.cli.load.servers import find_servers
 
     circles = read_tokens(tokens, options) if tokens is not None else []
     asyncio.run(find_servers(options.urls))
@@ -175,7 +204,7 @@ def _show(result: "Result", console: Console) -> None:
         ("acked sends", result.sends_per_s, result.ack),
         ("deliveries", result.deliveries_per_s, result.delivery),
         ("haggling moves", result.moves_per_s, result.move),
-        ("until a side is told", result.told / result.ran_s, result.told_after),
+        ("until a side is told", result.told_per_s, result.told_after),
     ):
         if latency.count:
             points = (latency.p50_ms, latency.p95_ms, latency.p99_ms)

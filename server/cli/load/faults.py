@@ -16,15 +16,21 @@ class Fault(StrEnum):
     REORDERED = "everything came in its room's order"
     GAP = "no number of a room was left out"
     MISNUMBERED = "an ack and all deliveries name one number"
-    STRANGE = "nothing was heard that nobody has sent"
+    STRANGE = "nothing was heard that nobody has sent, or by those it was not for"
+    ALTERED = "a message came as it was said"
     UNANSWERED = "every command was answered"
-    ABSENT = "every socket was let in, stayed, and could resume"
+    REFUSED = "nothing was refused without a reason"
+    ABSENT = "every socket was let in, came back when it was cut, and was there at the end"
     BUG = "no answer was an internal error"
     OVERSOLD = "a piece is sold once"
+    TWO_DEALS = "a negotiation comes to one deal at most"
     TWO_WINNERS = "one move wins at each version of an offer"
+    ILLEGAL = "nobody makes a move that is not theirs to make"
+    TERMS = "a move makes of an offer what it has to, and a deal is what was agreed"
     VERSION = "versions go up"
     SIDES_DIFFER = "both sides are told the same"
-    UNTOLD = "what was agreed was told to both sides"
+    OUTSIDER = "nobody but the two sides is told"
+    UNTOLD = "every move is told to both sides"
 
 
 TALK = (
@@ -34,11 +40,13 @@ TALK = (
     Fault.GAP,
     Fault.MISNUMBERED,
     Fault.STRANGE,
+    Fault.ALTERED,
     Fault.UNANSWERED,
+    Fault.REFUSED,
     Fault.ABSENT,
     Fault.BUG,
 )
-DEALS = (Fault.OVERSOLD, Fault.TWO_WINNERS, Fault.VERSION, Fault.SIDES_DIFFER, Fault.UNTOLD)
+DEALS = tuple(fault for fault in Fault if fault not in TALK)
 
 
 class Found(msgspec.Struct):

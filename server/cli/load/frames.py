@@ -12,7 +12,15 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Malformed(ValueError):
-    """The server sent what is no frame, or no answer to a handshake."""
+    """The server sent what is no frame, no packet, or no answer to a handshake."""
+
+
+class TurnedAway(Exception):
+    """A handshake was refused; `retry_after_s` is when the server would have it tried again, if it says."""
+
+    def __init__(self, status: str, retry_after_s: float | None) -> None:
+        super().__init__(status)
+        self.retry_after_s = retry_after_s
 
 
 def masked(payload: bytes, opcode: int = TEXT) -> bytes:
@@ -41,11 +49,14 @@ def handshake(host: str) -> tuple[bytes, bytes]:
 
 
 def judge_answer(head: bytes, accept: bytes) -> None:
-    """The head of the answer to a handshake. Raises `Malformed` where it is not let in."""
+    """The head of the answer to a handshake. Raises `TurnedAway`, or `Malformed` for what is none."""
     status, *lines = head.split(b"\r\n")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    if not status.startswith(b"HTTP/1."):
+        raise Malformed(f"no answer to a handshake: {status[:80]!r}")
     if status.split(b" ")[1:2] != [b"101"]:
-        raise Malformed(status.decode(errors="replace"))
+        after = fields.get(b"retry-after", b"")
+        raise TurnedAway(status.decode(errors="replace"), float(after) if after.isdigit() else None)
     if fields.get(b"sec-websocket-accept") != accept:
         raise Malformed("the handshake was not accepted as the protocol has it")
 

@@ -23,6 +23,12 @@ def floor_of(bucket: int) -> float:
     return (bucket if coarse <= 0 else (bucket - (coarse << FINE)) << coarse) / 1_000_000
 
 
+def add(buckets: Buckets, seconds: float) -> None:
+    """Count a duration."""
+    bucket = bucket_of(seconds)
+    buckets[bucket] = buckets.get(bucket, 0) + 1
+
+
 def merged(many: Iterable[Buckets]) -> Buckets:
     """All of them together."""
     total: Buckets = {}

@@ -15,7 +15,6 @@ MOST_GROUP = 500
 MOST_TEXT = 8_000
 MOST_WORKERS = 64
 TABLE = 4  # people who haggle over one listing: its seller and three buyers
-DRAIN_S = 10.0  # at most, for what is on its way when the sending ends
 CONNECT_S = 120.0
 
 
@@ -23,7 +22,8 @@ class Options(msgspec.Struct, frozen=True):
     """A load test. `rate` is of all sends and moves together, None for a closed loop: each waits for its answer.
 
     `pairs`, `group` and `negotiate` are the shapes, of which each gets an equal share of the sockets; `senders` is how
-    many people of a conversation talk, 0 for all. It ends after `seconds`, or `sends`.
+    many people of a conversation talk, 0 for all. It ends after `seconds`, or `sends`, and then waits at most `drain`
+    seconds for what is on its way.
     """
 
     urls: list[str]
@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True):
     seconds: float = 30.0
     sends: int = 1_000_000
     workers: int = 1
+    drain: float = 10.0
 
     @property
     def sizes(self) -> list[tuple[str, int]]:
@@ -50,6 +51,7 @@ def check(options: Options, *, yes_remote: bool) -> None:
     for name, value, low, high in (
         ("--sockets", options.sockets, 2, MOST_SOCKETS),
         ("--seconds", options.seconds, 0.1, MOST_SECONDS),
+        ("--drain", options.drain, 0.1, MOST_SECONDS),
         ("--sends", options.sends, 1, 10**9),
         ("--text", options.text, 1, MOST_TEXT),
         ("--workers", options.workers, 1, MOST_WORKERS),
@@ -77,7 +79,9 @@ def _check_url(url: str, *, yes_remote: bool) -> None:
         is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         _refuse(f"{url}: not an address such as http://127.0.0.1:8080.")
-    if not is_whole or parts.path not in {"", "/"} or parts.query or parts.username:
+    if "@" in parts.netloc:  # it would stand in the report, and is not told again here
+        _refuse("An address is like http://127.0.0.1:8080, without a name and password.")
+    if not is_whole or parts.path not in {"", "/"} or parts.query:
         _refuse(f"{url}: an address is like http://127.0.0.1:8080, without a path.")
     if not yes_remote and not is_local(url):
         _refuse(

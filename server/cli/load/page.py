@@ -87,23 +87,33 @@ def _tiles(result: Result) -> str:
 
 
 def _plots(result: Result) -> Iterable[str]:
-    # The last second is seldom whole, and behind it only what was on its way arrives.
-    seconds = result.seconds[: max(1, int(result.ran_s))]
-    counts = [
-        Line("acked sends", [each.acked for each in seconds]),
-        Line("deliveries", [each.delivered for each in seconds]),
-        Line("moves", [each.move.count for each in seconds]),
-        Line("errors", [each.errors for each in seconds]),
-    ]
-    shown = [line for line in counts if line.name == "errors" or any(line.values)]
-    drawn = lines(shown, unit="a second", name="Throughput over time", width=WIDE)
-    yield f'<section class="all"><h2>Throughput</h2>{drawn}</section>'
+    # The last second is seldom whole.
+    by_second = {each.second: each for each in result.seconds}
+    seconds = [by_second.get(second) for second in range(max(1, int(result.ran_s)))]
+    for name, series in _COUNTS:
+        counts = [Line(of, _values(seconds, count)) for of, count in series]
+        shown = [line for line in counts if any(line.values)]
+        if shown:
+            drawn = lines(shown, unit="a second", name=f"{name} over time", width=WIDE)
+            yield f'<section class="all"><h2>{name}</h2>{drawn}</section>'
     for name, whole, of in _kinds(result):
         if whole.count:
             yield _card(f"{name}, over time", _over_time(seconds, of, name))
             yield _card(f"{name}, all of them", histogram(whole.buckets, unit="ms", name=f"Histogram: {name}"))
 
 
+_COUNTS: Sequence[tuple[str, Sequence[tuple[str, Callable[[Second], int]]]]] = (
+    ("Sends and moves", (("acked sends", lambda each: each.acked), ("moves", lambda each: each.move.count))),
+    ("Deliveries", (("deliveries", lambda each: each.delivered),)),
+    (
+        "What was refused",
+        (
+            ("rate limits hit", lambda each: each.rate_limited),
+            ("somebody else was faster", lambda each: each.lost),
+            ("errors", lambda each: each.errors),
+        ),
+    ),
+)
 Of = Callable[[Second], Latency]
 
 
@@ -116,13 +126,18 @@ def _kinds(result: Result) -> Sequence[tuple[str, Latency, Of]]:
     )
 
 
-def _over_time(seconds: Sequence[Second], of: Of, name: str) -> str:
+def _over_time(seconds: Sequence[Second | None], of: Of, name: str) -> str:
     series = [
-        Line("p50", [of(each).p50_ms for each in seconds]),
-        Line("p95", [of(each).p95_ms for each in seconds]),
-        Line("p99", [of(each).p99_ms for each in seconds]),
+        Line("p50", _values(seconds, lambda each: of(each).p50_ms)),
+        Line("p95", _values(seconds, lambda each: of(each).p95_ms)),
+        Line("p99", _values(seconds, lambda each: of(each).p99_ms)),
     ]
     return lines(series, unit="ms", name=f"{name}: percentiles over time")
+
+
+def _values(seconds: Sequence[Second | None], of: Callable[[Second], float | None]) -> list[float | None]:
+    """A value for each second, None for those of which nothing is known."""
+    return [None if each is None else of(each) for each in seconds]
 
 
 def _checks(result: Result) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from server.cli.load.faults import DEALS, TALK, Fault, Found, gathered
 from server.cli.load.measure import Buckets, Span, floor_of, merged, merged_errors, percentile
 from server.cli.load.options import Options
-from server.cli.load.worker import Done
+from server.cli.load.words import Done
 
 FORMAT = 1
 
@@ -36,13 +36,15 @@ def _ms(seconds: float | None) -> float | None:
 
 
 class Second(msgspec.Struct, frozen=True):
-    """A second of the play."""
+    """A second of the play; `lost` are the moves that somebody else was faster at."""
 
     second: int
     sent: int
     acked: int
     delivered: int
     moved: int
+    rate_limited: int
+    lost: int
     errors: int
     ack: Latency
     delivery: Latency
@@ -54,7 +56,16 @@ class Second(msgspec.Struct, frozen=True):
         """As a span of a second was counted."""
         durations = (span.ack_s, span.delivery_s, span.move_s, span.told_s)
         shown = (Latency.of(each, whole=False) for each in durations)
-        return cls(second, span.sent, span.acked, span.delivered, span.moved, sum(span.errors.values()), *shown)
+        conflicts, limited, others = _sorted(span.errors)
+        failed = (limited, sum(conflicts.values()), sum(others.values()))
+        return cls(second, span.sent, span.acked, span.delivered, span.moved, *failed, *shown)
+
+
+def _sorted(errors: dict[str, int]) -> tuple[dict[str, int], int, dict[str, int]]:
+    """The conflicts by reason, how often a limit was hit, and all other errors."""
+    conflicts = {name.removeprefix("conflict: "): n for name, n in errors.items() if name.startswith("conflict")}
+    others = {name: n for name, n in errors.items() if name != "rate_limited" and not name.startswith("conflict")}
+    return conflicts, errors.get("rate_limited", 0), others
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -83,7 +94,10 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """All of it; `ok` where every check held."""
+    """All of it; `ok` where every check held.
+
+    What is so much a second is of the play alone; counts and latencies are of what came behind it as well.
+    """
 
     format: int
     ok: bool
@@ -101,6 +115,7 @@ class Result(msgspec.Struct, frozen=True):
     sends_per_s: float
     deliveries_per_s: float
     moves_per_s: float
+    told_per_s: float
     ack: Latency
     delivery: Latency
     move: Latency
@@ -110,6 +125,7 @@ class Result(msgspec.Struct, frozen=True):
     errors: dict[str, int]
     reconnects: int
     held_back: int
+    tried: int
     checks: list[Check]
     cost: Cost
     seconds: list[Second]
@@ -127,13 +143,12 @@ def put_together(
     """The result of what each worker has seen; `servers` are their CPU seconds and their memory in MB."""
     seconds = sorted({second for each in done for second in each.spans})
     spans = {second: Span.of(each.spans[second] for each in done if second in each.spans) for second in seconds}
-    total = Span.of(spans.values())
-    found = gathered(each.faults for each in done)
-    checks = _checks(options, found, total)
+    play = Span.of(spans.values())
+    total = Span.of([play, *(each.after for each in done)])
+    held_back = sum(each.held_back for each in done)
+    checks = _checks(options, gathered(each.faults for each in done), total, held_back)
     ran_s = max(each.ran_s for each in done) or 1e-9
-    conflicts = {name.removeprefix("conflict: "): n for name, n in total.errors.items() if name.startswith("conflict")}
-    limited = total.errors.get("rate_limited", 0)
-    others = {name: n for name, n in total.errors.items() if name != "rate_limited" and not name.startswith("conflict")}
+    conflicts, limited, others = _sorted(total.errors)
     return Result(
         format=FORMAT,
         ok=all(check.held for check in checks),
@@ -148,9 +163,10 @@ def put_together(
         moved=total.moved,
         told=total.told,
         agreed=sum(each.agreed for each in done),
-        sends_per_s=round(total.acked / ran_s, 1),
-        deliveries_per_s=round(total.delivered / ran_s, 1),
-        moves_per_s=round(sum(total.move_s.values()) / ran_s, 1),
+        sends_per_s=round(play.acked / ran_s, 1),
+        deliveries_per_s=round(play.delivered / ran_s, 1),
+        moves_per_s=round(sum(play.move_s.values()) / ran_s, 1),
+        told_per_s=round(play.told / ran_s, 1),
         ack=Latency.of(total.ack_s),
         delivery=Latency.of(total.delivery_s),
         move=Latency.of(total.move_s),
@@ -159,17 +175,18 @@ def put_together(
         conflicts=conflicts,
         errors=merged_errors([others]),
         reconnects=sum(each.reconnects for each in done),
-        held_back=sum(each.held_back for each in done),
+        held_back=held_back,
+        tried=sum(each.tried for each in done),
         checks=checks,
-        cost=_cost(done, total, servers),
+        cost=_cost(done, play, total, servers),
         seconds=[Second.of(second, span) for second, span in spans.items()],
     )
 
 
-def _checks(options: Options, found: dict[Fault, Found], total: Span) -> list[Check]:
+def _checks(options: Options, found: dict[Fault, Found], total: Span, held_back: int) -> list[Check]:
     asked = (*TALK, *(DEALS if options.negotiate else ()))
     checks = [
-        Check(fault.value, fault not in found, found[fault].count, found[fault].examples)
+        Check(fault.value, False, found[fault].count, found[fault].examples)
         if fault in found
         else Check(fault.value, True, 0, [])
         for fault in asked
@@ -179,19 +196,26 @@ def _checks(options: Options, found: dict[Fault, Found], total: Span) -> list[Ch
         is_asked = options.negotiate if shape == "haggled" else bool(options.pairs or options.group)
         if is_asked:
             checks.append(Check(f"people {shape}", something > 0, int(not something), []))
+    if options.rate is not None:
+        checks.append(Check("the rate was held", not held_back, held_back, []))
     return checks
 
 
-def _cost(done: Sequence[Done], total: Span, servers: tuple[float, float] | None) -> Cost:
-    cpu_s, acts = sum(each.cpu_s for each in done), total.acked + sum(total.move_s.values())
+def _cost(done: Sequence[Done], play: Span, total: Span, servers: tuple[float, float] | None) -> Cost:
+    """Workers tell what the play took them alone, servers what all of it did."""
+    cpu_s, ours, theirs = sum(each.cpu_s for each in done), _acts(play), _acts(total)
     servers_cpu_s, servers_rss_mb = servers or (None, None)
     return Cost(
         workers=len(done),
         cpu_s=round(cpu_s, 2),
         busiest=round(max(each.cpu_s / (each.ran_s or 1e-9) for each in done), 3),
         late_p99_ms=_ms(percentile(merged(each.late_s for each in done), 0.99)),
-        each_us=round(cpu_s / acts * 1e6, 1) if acts else None,
+        each_us=round(cpu_s / ours * 1e6, 1) if ours else None,
         servers_cpu_s=None if servers_cpu_s is None else round(servers_cpu_s, 2),
-        servers_each_us=round(servers_cpu_s / acts * 1e6, 1) if acts and servers_cpu_s is not None else None,
+        servers_each_us=round(servers_cpu_s / theirs * 1e6, 1) if theirs and servers_cpu_s is not None else None,
         servers_rss_mb=None if servers_rss_mb is None else round(servers_rss_mb, 1),
     )
+
+
+def _acts(span: Span) -> int:
+    return span.acked + sum(span.move_s.values())

@@ -1,67 +1,31 @@
 """The process that hands out the people, lets all workers begin together, and gathers what they saw."""
 
 import asyncio
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import aiohttp
 import msgspec
 
 from server.cli.load.circles import Circle
 from server.cli.load.measure import Span
-from server.cli.load.options import CONNECT_S, DRAIN_S, Options
+from server.cli.load.options import CONNECT_S, Options
 from server.cli.load.result import Result, put_together
-from server.cli.load.worker import Beat, Done, Failed, Progress, Ready, Task, Word
-from server.errors import Unavailable
+from server.cli.load.servers import LoadFailed, Spent, measure_servers, spent_between
+from server.cli.load.words import BEGIN, STOP, Beat, Done, Failed, Progress, Ready, Task, Word
 
-ANSWER_S = 5.0
 LINE_BYTES = 2**26  # of what a worker says
-CPU = re.compile(rb"^process_cpu_seconds_total ([\d.e+]+)", re.MULTILINE)
-MEMORY = re.compile(rb"^process_resident_memory_bytes ([\d.e+]+)", re.MULTILINE)
+GRACE_S = 20.0  # for a worker to start, and to sum up
 
 Shown = Callable[[str, int, Span | None], None]
 """(phase, sockets connected or seconds played, the last second) → shows it."""
 
 
-class LoadFailed(Unavailable):
-    """The test could not be made."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__()
-        self.message = message
-
-
-async def find_servers(urls: Sequence[str]) -> None:
-    """Raises `LoadFailed` where one of them is not there, or not ready."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as http:
-        for url in urls:
-            try:
-                async with http.get(f"{url.rstrip('/')}/readyz") as answer:
-                    if answer.status != 200:
-                        raise LoadFailed(f"{url} answers, but is not ready ({answer.status} to GET /readyz).")
-            except (aiohttp.ClientError, TimeoutError):
-                raise LoadFailed(f"Nobody answers on {url}: start a server with `parley serve`.") from None
-
-
-async def measure_servers(urls: Sequence[str]) -> tuple[float, float] | None:
-    """The CPU seconds of the servers so far, and their memory in MB; None where one does not say."""
-    cpu_s = rss_mb = 0.0
-    try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as http:
-            for url in urls:
-                async with http.get(f"{url.rstrip('/')}/metrics") as answer:
-                    text = await answer.read()
-                ran, holds = CPU.search(text), MEMORY.search(text)
-                if ran is None or holds is None:
-                    return None
-                cpu_s, rss_mb = cpu_s + float(ran[1]), rss_mb + float(holds[1]) / 2**20
-    except (aiohttp.ClientError, TimeoutError):
-        return None
-    return cpu_s, rss_mb
+def share_of(sends: int, workers: int, number: int) -> int:
+    """How many of so many sends a worker makes, by its number from 0."""
+    return sends // workers + (number < sends % workers)
 
 
 class Running:
@@ -78,8 +42,11 @@ class Running:
         self._connected: dict[int, int] = {}
         self._spans: dict[int, list[Span]] = {}
         self._ready = 0
-        self._begun = asyncio.Event()
+        self._playing = len(self._shares)
+        self._all_ready = asyncio.Event()
+        self._is_begun = False
         self._is_stopped = False
+        self._is_given_up = False
 
     async def run(self) -> Result:
         """Make it. Raises `LoadFailed`."""
@@ -93,22 +60,20 @@ class Running:
                 loop.remove_signal_handler(number)
         before, done = words
         after = await measure_servers(self._options.urls)
-        # Of a server that was started anew meanwhile nothing is known.
-        servers = (after[0] - before[0], after[1]) if before and after and after[0] >= before[0] else None
         return put_together(
             self._options,
             self._people,
             done,
             started_at=self._started_at,
             stopped_early=self._is_stopped,
-            servers=servers,
+            servers=spent_between(before, after),
         )
 
-    async def _gather(self) -> tuple[tuple[float, float] | None, list[Done]]:
+    async def _gather(self) -> tuple[Spent | None, list[Done]]:
         workers = [asyncio.create_task(self._work(n, share)) for n, share in enumerate(self._shares)]
         began = asyncio.create_task(self._begin())
         try:
-            async with asyncio.timeout(CONNECT_S + self._options.seconds + 3 * DRAIN_S):
+            async with asyncio.timeout(CONNECT_S + self._options.seconds + self._options.drain + GRACE_S):
                 done = await asyncio.gather(*workers)
             return await began, done
         except TimeoutError:
@@ -121,12 +86,13 @@ class Running:
                     process.kill()
                 await process.wait()
 
-    async def _begin(self) -> tuple[float, float] | None:
+    async def _begin(self) -> Spent | None:
         """Let all begin at once, when the last is ready."""
-        await self._begun.wait()
+        await self._all_ready.wait()
         before = await measure_servers(self._options.urls)
-        self._started_at = time.time()
-        self._say(b"begin\n")
+        if not self._is_given_up:
+            self._started_at, self._is_begun = time.time(), True
+            self._say(BEGIN)
         return before
 
     async def _work(self, number: int, circles: list[Circle]) -> Done:
@@ -143,7 +109,7 @@ class Running:
         assert process.stdout is not None
         options, count = self._options, len(self._shares)
         rate = None if options.rate is None else options.rate * sum(len(c.people) for c in circles) / self._people
-        task = Task(number, options, circles, rate, max(1, options.sends // count))
+        task = Task(number, options, circles, rate, share_of(options.sends, count, number))
         process.stdin.write(msgspec.json.encode(task) + b"\n")
         with suppress(ConnectionError):
             await process.stdin.drain()
@@ -151,12 +117,16 @@ class Running:
             word = msgspec.json.decode(line, type=Word)
             match word:
                 case Done():
+                    self._playing -= 1
+                    self._show_seconds()
                     return word
                 case Failed():
                     raise LoadFailed(f"Could not begin: {word.why}")
                 case _:
                     self._hear(number, word)
-        raise LoadFailed("Stopped before it began." if self._is_stopped else "A worker has ended by itself: see above.")
+        if self._is_given_up:
+            raise LoadFailed("Stopped at once: nothing is known." if self._is_begun else "Stopped before it began.")
+        raise LoadFailed("A worker has ended by itself: see above.")
 
     def _hear(self, number: int, word: Progress | Ready | Beat) -> None:
         match word:
@@ -166,21 +136,25 @@ class Running:
             case Ready():
                 self._ready += 1
                 if self._ready == len(self._shares):
-                    self._begun.set()
+                    self._all_ready.set()
             case Beat():
-                spans = self._spans.setdefault(word.second, [])
-                spans.append(word.span)
-                if len(spans) == len(self._shares):
-                    self._shown("playing", word.second + 1, Span.of(self._spans.pop(word.second)))
+                self._spans.setdefault(word.second, []).append(word.span)
+                self._show_seconds()
+
+    def _show_seconds(self) -> None:
+        """Show the seconds of which all have told who are playing still."""
+        for second in [second for second, spans in self._spans.items() if len(spans) >= self._playing]:
+            self._shown("playing", second + 1, Span.of(self._spans.pop(second)))
 
     def _stop(self) -> None:
-        """End it now, and report all the same; before it has begun there is nothing to report."""
-        if self._is_stopped or not self._begun.is_set():
+        """End the play now, and report all the same; what has not begun, or is stopped again, ends at once."""
+        if self._is_stopped or not self._is_begun:
+            self._is_given_up = True
             for process in self._processes:
                 with suppress(ProcessLookupError):
                     process.kill()
         self._is_stopped = True
-        self._say(b"stop\n")
+        self._say(STOP)
 
     def _say(self, order: bytes) -> None:
         for process in self._processes:

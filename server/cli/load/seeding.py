@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 from rules.conversations import ConversationKind
 from rules.participants import ParticipantRole
 from server.cli.load.circles import Circle, Someone, circles_of
-from server.cli.load.options import CONNECT_S, DRAIN_S, Options
+from server.cli.load.options import CONNECT_S, Options
+from server.cli.load.servers import check_token
 from server.cli.operators import on_database
 from server.commands.tokens import Tokens
 from server.config import Config
@@ -20,7 +21,8 @@ BATCH = 200  # people of one transaction
 def seed(config: Config, options: Options) -> list[Circle]:
     """Make people called load.<run>.<number>, sign them in, and let those who talk have a conversation.
 
-    Raises `Invalid` for a group that this server would not allow.
+    The database's schema is brought up to date before. Raises `Invalid` for a group that this server would not allow,
+    `LoadFailed` where it does not know the first of them.
     """
     if options.group > config.group_people:
         raise Invalid({}, f"--groups {options.group}: PARLEY_GROUP_PEOPLE allows {config.group_people}.")
@@ -36,10 +38,12 @@ class _Seeding:
         self._options = options
         self._run = secrets.token_hex(4)
         self._made = 0
-        self._ttl_s = int(options.seconds + CONNECT_S + 2 * DRAIN_S) + 600
+        self._ttl_s = int(options.seconds + CONNECT_S + options.drain) + 600
 
     async def all(self) -> list[Circle]:
-        """Every circle, some of them in each transaction."""
+        """Every circle, some of them in each transaction, when the servers are seen to know who is made here."""
+        _, probe = await self._database.transaction(self._person)
+        await check_token(self._options.urls, probe.token)
         made: list[Circle] = []
         waiting: list[tuple[str, int]] = []
         people = 0

@@ -12,7 +12,10 @@ from server.cli.load.options import Options
 
 
 class Stage:
-    """`is_on` from the first send to the last, `is_over` when sockets may go; `spans` are the seconds of the play."""
+    """`is_on` from the first send to the last, `is_over` when sockets may go.
+
+    `spans` are the seconds of the play, `after` is what came behind them; `span` is the one it is now.
+    """
 
     def __init__(self, options: Options, worker: int, sends: int) -> None:
         self.options = options
@@ -22,14 +25,15 @@ class Stage:
         self.ledger = Ledger(self.faults)
         self.deals = Deals(self.faults)
         self.spans: dict[int, Span] = {}
-        self.span = Span()
+        self.after = Span()
+        self.span = self.after
         self.random = random.Random(worker)
         # By it a message is known among all that were ever sent: its client_id is this and its number.
         self.prefix = f"{secrets.token_hex(4)}-{worker}-"
         self.mark = f'"client_id":"{self.prefix}'.encode()
-        self.text = ("What would you take for it? " * (options.text // 28 + 1))[: options.text]
         self.reconnects = 0
-        self.held_back = 0
+        self.tried = 0
+        self._filling = " " + "What would you take for it? " * (options.text // 28 + 1)
         self.ran_s = 0.0
         self._left = sends
         self._number = 0
@@ -45,11 +49,21 @@ class Stage:
         """The play ends: nothing more is begun."""
         if self.is_on:
             self.is_on = False
+            self.span = self.after
             self.ran_s = perf_counter() - self._began
 
     def turn_second(self) -> None:
-        """Count into the second it is."""
-        self.span = self.spans.setdefault(int(perf_counter() - self._began), Span())
+        """Count into the second it is, while the play is on."""
+        if self.is_on:
+            self.span = self.spans.setdefault(int(perf_counter() - self._began), Span())
+
+    def span_of(self, second: int) -> Span:
+        """What was counted in a second of the play."""
+        return self.spans.get(second, Span())
+
+    def text_of(self, number: int) -> str:
+        """What a message says: no two say the same, where that much was asked for."""
+        return f"{number}{self._filling}"[: self.options.text]
 
     def number(self) -> int:
         """A number that nothing else of this worker has."""

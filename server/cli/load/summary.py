@@ -21,6 +21,11 @@ def remarks(result: Result) -> Iterator[str]:
     if result.moved:
         counted += [f"{result.moved:,} moves", f"{result.agreed:,} deals"]
     early = ", stopped early" if result.stopped_early else ""
+    if result.held_back:
+        yield (
+            f"The rate was not held: {result.held_back:,} of what was due was never sent. So the percentiles are too "
+            "low. Give a lower --rate, more --sockets, or a longer --drain."
+        )
     yield f"{title(result)}, for {result.ran_s:.1f} s{early}: {', '.join(counted)}."
     cost = result.cost
     if cost.each_us is not None:
@@ -41,8 +46,10 @@ def remarks(result: Result) -> Iterator[str]:
             f"Rate limits were hit {result.rate_limited:,} times: people waited and sent again, so this is not what "
             "the server can do. `parley load --help` says how to turn them off."
         )
-    if result.held_back:
-        yield f"{result.held_back:,} sends were due while nobody could make one: the rate was not held."
+    if result.people < result.options.sockets:
+        yield f"{result.options.sockets - result.people} of {result.options.sockets:,} sockets were left over."
+    if result.tried:
+        yield f"Moves that are not theirs to make were tried {result.tried:,} times."
     if result.reconnects:
         yield f"{result.reconnects:,} times a socket was cut, and came back."
     if result.conflicts:

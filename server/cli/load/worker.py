@@ -19,80 +19,35 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
-from server.cli.load.circles import Circle
-from server.cli.load.faults import Fault, Found
+from server.cli.load.faults import Fault
 from server.cli.load.haggle import Table
-from server.cli.load.measure import Buckets, Span, bucket_of
-from server.cli.load.options import CONNECT_S, DRAIN_S, Options
+from server.cli.load.line import Server
+from server.cli.load.measure import Buckets, add
+from server.cli.load.options import CONNECT_S
 from server.cli.load.person import Person
 from server.cli.load.stage import Stage
-from server.cli.load.talk import Talk
+from server.cli.load.talk import CannotBegin, Talk
+from server.cli.load.words import BEGIN, Beat, Done, Failed, Progress, Ready, Task, Word
 
 CONNECTING = 64  # at once
 PACE_S = 0.004  # between two looks at what is due, at a rate
 LAG_S = 0.05  # between two looks at how late this process is
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What a worker is to do; `rate` and `sends` are its own share."""
-
-    number: int
-    options: Options
-    circles: list[Circle]
-    rate: float | None
-    sends: int
-
-
-class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """So many sockets are connected."""
-
-    connected: int
-
-
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """All are, and everybody is where they talk."""
-
-
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """It can't begin."""
-
-    why: str
-
-
-class Beat(msgspec.Struct, frozen=True, tag="beat"):
-    """A second of the play."""
-
-    second: int
-    span: Span
-
-
-class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The play is over: what was found wrong, and what this process has spent on it.
-
-    `ran_s` is how long it was sent for; `late_s` how late this process came to what it had to do.
-    """
-
-    spans: dict[int, Span]
-    faults: dict[Fault, Found]
-    ran_s: float
-    cpu_s: float
-    late_s: Buckets
-    reconnects: int
-    held_back: int
-    agreed: int
-
-
-Word = Progress | Ready | Failed | Beat | Done
+LOOK_S = 0.02  # between two looks at whether all has come
+OF_ONE_ADDRESS = "; PARLEY_SOCKETS_PER_ADDRESS (10,000 unless it is set) bounds those of one machine"
+LINGER_S = 0.5  # when all has come, for what should not come
 
 
 class Play(Protocol):
-    """What a circle of people does."""
+    """What a circle of people does; `waiting` is how much of it is due and not done."""
 
     talkers: Sequence[Person]
 
+    @property
+    def waiting(self) -> int: ...
     async def prepare(self) -> None: ...
     def begin(self) -> None: ...
-    def act(self, person: Person, at: float | None = None) -> bool: ...
+    def tend(self) -> None: ...
+    def take_turn(self, person: Person, at: float) -> None: ...
 
 
 class Worker:
@@ -126,16 +81,16 @@ class Worker:
                 await self._connect()
                 await asyncio.gather(*(play.prepare() for play in self._plays))
         except TimeoutError:
-            refused = next((person.refusal for person in self._people if person.refusal), "")
+            refused = next((person.refusal.why for person in self._people if person.refusal.why), "")
             _tell(Failed(f"{self._connected} of {len(self._people)} sockets were ready in {CONNECT_S:g} s. {refused}"))
             return
-        except _Refused as error:
+        except (_Refused, CannotBegin) as error:
             _tell(Failed(str(error)))
             return
         gc.collect()
         gc.freeze()
         _tell(Ready())
-        if await self._orders.readline():
+        if await self._orders.readline() == BEGIN:
             await self._play()
 
     async def _connect(self) -> None:
@@ -144,11 +99,14 @@ class Worker:
         async def connect(person: Person) -> None:
             async with turns:
                 try:
-                    let_in = await person.connect()
+                    while not await person.connect():
+                        why = person.refusal.why
+                        if person.refusal.retry_after_s is None:
+                            hint = OF_ONE_ADDRESS if " 429 " in why else ""
+                            raise _Refused(f"the server did not let a socket in: {why}{hint}")
+                        await asyncio.sleep(person.refusal.retry_after_s)
                 except OSError as error:
                     raise _Refused(f"a socket could not be opened: {error}") from None
-                if not let_in:
-                    raise _Refused(f"the server did not let a socket in: {person.refusal}")
                 self._connected += 1
                 if self._connected % 50 == 0:
                     _tell(Progress(self._connected))
@@ -173,52 +131,32 @@ class Worker:
             await asyncio.wait([stopped], timeout=max(0.0, left))
             if stopped.done() or perf_counter() - began >= options.seconds:
                 stage.end()
-            self._turn_second(second)
-        ran_s, spent_s = stage.ran_s, time.process_time() - cpu_s
+            _tell(Beat(second - 1, stage.span_of(second - 1)))
+            stage.turn_second()
+            for play in self._plays:
+                play.tend()
+        spent_s = time.process_time() - cpu_s
         for task in (pacing, lagging):
             if task is not None:
                 task.cancel()
-        await self._drain(second)
+        await self._drain()
         stopped.cancel()
         self._close()
-        _tell(
-            Done(
-                stage.spans,
-                stage.faults.found,
-                ran_s,
-                spent_s,
-                self._late,
-                stage.reconnects,
-                stage.held_back,
-                stage.deals.agreed,
-            )
-        )
+        _tell(self._done(spent_s))
         for person in self._people:
             person.leave()
 
-    def _turn_second(self, second: int) -> None:
-        if self._stage.spans:
-            _tell(Beat(second - 1, self._stage.span))
-        self._stage.turn_second()
-        for play in self._plays:
-            if isinstance(play, Table):
-                play.tend()
-
     async def _pace(self, began: float) -> None:
-        """Send at a rate, each to its time: what comes late is counted as late, not left out."""
+        """Give everybody their turns at a rate, each to its time: what comes late is late, and is not left out."""
         interval = 1 / (self._task.rate or 1)
         turns = [(play, person) for play in self._plays for person in play.talkers]
         self._stage.random.shuffle(turns)  # or all of a shape would have their turns at once
         due, at = began, 0
         while True:
-            while due <= perf_counter() and self._stage.is_on:
-                for _ in turns:
-                    play, person = turns[at]
-                    at = (at + 1) % len(turns)
-                    if play.act(person, due):
-                        break
-                else:
-                    self._stage.held_back += 1
+            while due <= perf_counter() and self._stage.spend():
+                play, person = turns[at]
+                play.take_turn(person, due)
+                at = (at + 1) % len(turns)
                 due += interval
             await asyncio.sleep(PACE_S)
 
@@ -226,22 +164,27 @@ class Worker:
         while True:
             due = perf_counter() + LAG_S
             await asyncio.sleep(LAG_S)
-            bucket = bucket_of(max(0.0, perf_counter() - due))
-            self._late[bucket] = self._late.get(bucket, 0) + 1
+            add(self._late, max(0.0, perf_counter() - due))
 
-    async def _drain(self, second: int) -> None:
-        """Wait for what is on its way, as long as it comes."""
-        deadline, beat = perf_counter() + DRAIN_S, perf_counter() + 1
-        while not self._is_settled() and perf_counter() < deadline:
-            await asyncio.sleep(0.02)
-            if perf_counter() > beat:
-                beat, second = beat + 1, second + 1
-                self._turn_second(second)
+    async def _drain(self) -> None:
+        """Wait for what is on its way, as long as it comes, and a while for what should not."""
+        deadline, tending = perf_counter() + self._task.options.drain, perf_counter() + 1
+        while perf_counter() < deadline:
+            if self._is_settled():
+                await asyncio.sleep(LINGER_S)
+                if self._is_settled():
+                    break
+            await asyncio.sleep(LOOK_S)
+            if perf_counter() > tending:
+                tending += 1
+                for play in self._plays:
+                    play.tend()
 
     def _is_settled(self) -> bool:
         stage = self._stage
-        is_answered = not any(person.asked for person in self._people)
-        return is_answered and stage.ledger.is_settled and stage.deals.is_settled
+        is_answered = not any(person.asked or not person.is_ready for person in self._people)
+        is_made = not any(play.waiting for play in self._plays)
+        return is_answered and is_made and stage.ledger.is_settled and stage.deals.is_settled
 
     def _close(self) -> None:
         stage = self._stage
@@ -250,20 +193,36 @@ class Worker:
         stage.deals.close()
         for person in self._people:
             if not person.is_ready:
-                stage.faults.note(Fault.ABSENT, f"{person.name} was not there at the end: {person.refusal or 'cut'}")
+                why = person.refusal.why or "cut"
+                stage.faults.note(Fault.ABSENT, f"{person.name} was not there at the end: {why}")
             for asked in person.asked.values():
                 if not asked.is_message:  # the ledger has told of those
                     stage.faults.note(Fault.UNANSWERED, f"{person.name}: {asked.frame[:60].decode(errors='replace')}")
+
+    def _done(self, spent_s: float) -> Done:
+        stage = self._stage
+        return Done(
+            spans=stage.spans,
+            after=stage.after,
+            faults=stage.faults.found,
+            ran_s=stage.ran_s,
+            cpu_s=spent_s,
+            late_s=self._late,
+            reconnects=stage.reconnects,
+            held_back=sum(play.waiting for play in self._plays),
+            agreed=stage.deals.agreed,
+            tried=stage.tried,
+        )
 
 
 class _Refused(Exception):
     """A socket was not let in."""
 
 
-def _server(url: str) -> tuple[str, int, bool]:
+def _server(url: str) -> Server:
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
-    return parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls
+    return Server(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
 
 
 def _tell(word: Word) -> None:
