@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, NoReturn
 import msgpack
 import orjson
 
-from server.wire.frames import Kind, deflated_frame, frame
+from server.wire.frames import Kind, deflated_frame, encode_payload, frame
+from server.wire.unpacking import unpacked
 
 CODECS = ("json", "msgpack")
 """What packets may travel in, as Socket.IO names it."""
@@ -23,8 +24,6 @@ CODECS = ("json", "msgpack")
 ATTACHMENTS = 10  # binary attachments of one packet
 ACK_DIGITS = 15  # of an ack's id: it stays exact in every client's numbers
 DEFLATE_BYTES = 1024  # what is shorter is not worth compressing
-LEVELS = 64  # of nesting in a msgpack packet; what a payload may have is bounded above
-ELEMENTS = 8192  # of one array in msgpack: room is made for as many as a header says before any of them has come
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = range(7)
 
@@ -55,7 +54,7 @@ class Packet:
     a placeholder in the text. A packet is never changed.
     """
 
-    __slots__ = ("_messages", "attachments", "frames", "text")
+    __slots__ = ("_messages", "_polled", "attachments", "frames", "text")
 
     def __init__(self, text: str, attachments: Sequence[bytes] = ()) -> None:
         self.text = text
@@ -63,6 +62,7 @@ class Packet:
         self.frames: list[bytes | None] = [None, None, None, None]
         """WebSocket frames by encoding, None until the first connection asks for them."""
         self._messages: Sequence[str | bytes] | None = None
+        self._polled: dict[int, bytes] | None = None
 
     def encode(self, encoding: Encoding) -> bytes:
         """The WebSocket frames of this packet; they are kept in `frames`."""
@@ -80,6 +80,16 @@ class Packet:
                 self._messages = (self._packed(),)
             return self._messages
         return (self.text, *self.attachments)
+
+    def payload(self, encoding: Encoding) -> bytes:
+        """This packet as it stands in a payload of polling; made once for each codec."""
+        at = encoding & 1
+        if self._polled is None:
+            self._polled = {}
+        if at not in self._polled:
+            messages = self.messages(encoding)
+            self._polled[at] = encode_payload(f"4{each}" if isinstance(each, str) else each for each in messages)
+        return self._polled[at]
 
     def _payloads(self, encoding: Encoding) -> Iterable[tuple[Kind, bytes]]:
         if encoding.is_msgpack:
@@ -159,22 +169,28 @@ class Received(NamedTuple):
     attachments: int = 0
 
     def filled(self, attachments: Sequence[bytes]) -> "Received":
-        """The whole packet, as one of a type without attachments. Raises ValueError where a placeholder names none."""
+        """The whole packet, as one of a type without attachments: they are put into the data.
+
+        Raises ValueError where a placeholder names none of them.
+        """
         type_ = self.type - (BINARY_EVENT - EVENT)
         return Received(type_, self.namespace, self.ack_id, _filled(self.data, attachments))
 
 
-def _filled(value: Any, attachments: Sequence[bytes]) -> Any:
-    if isinstance(value, dict):
-        if value.get("_placeholder") is True:
-            n = value.get("num")
-            if type(n) is not int or not 0 <= n < len(attachments):
-                raise ValueError("a placeholder of no attachment")
-            return attachments[n]
-        return {key: _filled(inner, attachments) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, attachments) for inner in value]
-    return value
+def _filled(data: Any, attachments: Sequence[bytes]) -> Any:
+    whole = [data]
+    todo: list[Any] = [whole]
+    while todo:
+        holder = todo.pop()
+        for at, value in holder.items() if type(holder) is dict else enumerate(holder):
+            if type(value) is dict and value.get("_placeholder") is True:
+                n = value.get("num")
+                if type(n) is not int or not 0 <= n < len(attachments):
+                    raise ValueError("a placeholder of no attachment")
+                holder[at] = attachments[n]
+            elif type(value) in (dict, list):
+                todo.append(value)
+    return whole[0]
 
 
 def parse_text(data: bytes, at: int = 0) -> Received:
@@ -200,7 +216,7 @@ def _parse_text(data: bytes, at: int = 0) -> Received:
             raise ValueError(f"more than {ATTACHMENTS} attachments")
     elif count is not None:
         raise ValueError("attachments of a packet that has none")
-    namespace = where.partition(b"?")[0].decode() if where else "/"
+    namespace = where.decode().partition("?")[0] if where else "/"
     value = loads(rest) if rest else None
     return Received(int(kind), namespace, int(ack_id) if ack_id else None, value, int(count or 0))
 
@@ -213,48 +229,13 @@ def parse_packed(data: bytes) -> Received:
 
     Bytes are the exception: they are what attachments are in JSON.
     """
-    try:
-        fields = msgpack.unpackb(data, ext_hook=_refuse_extension, strict_map_key=True, max_array_len=ELEMENTS)
-    except (msgpack.UnpackException, ValueError, RecursionError, OverflowError) as error:
-        raise ValueError("not msgpack") from error
-    if not isinstance(fields, dict):
-        raise ValueError("not a packet")
-    _inspect(fields, LEVELS)
+    fields = unpacked(data)
     type_, namespace, ack_id = fields.get("type"), fields.get("nsp", "/"), fields.get("id")
     if type(type_) is not int or not CONNECT <= type_ <= CONNECT_ERROR or type(namespace) is not str:
         raise ValueError("a packet of an unknown type")
     if ack_id is not None and (type(ack_id) is not int or not 0 <= ack_id < 10**ACK_DIGITS):
         raise ValueError("an ack id beyond all measure")
     return _checked(Received(type_, namespace.partition("?")[0], ack_id, fields.get("data")))
-
-
-def _refuse_extension(code: int, data: bytes) -> Any:
-    # What clients write for JavaScript's undefined: like JSON, we take it for a field that is not there.
-    if code == 0 and data == b"\0":
-        return None
-    raise ValueError("an extension type")
-
-
-_PLAIN = frozenset({str, int, bool, type(None), bytes})
-
-
-def _inspect(value: Any, levels: int) -> None:
-    """Let no value pass that JSON has no word for. Raises ValueError."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return
-    if levels == 0:
-        raise ValueError("nested too deep")
-    if kind is dict:
-        for key, inner in value.items():
-            if type(key) is not str:
-                raise ValueError("a key that is no string")
-            _inspect(inner, levels - 1)
-    elif kind is list:
-        for inner in value:
-            _inspect(inner, levels - 1)
-    elif kind is not float or value != value or value in (float("inf"), float("-inf")):
-        raise ValueError("a value that JSON has no word for")
 
 
 def _checked(packet: Received) -> Received:
@@ -289,7 +270,8 @@ def _finite(digits: str) -> float:
 
 
 def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) < 20 else _finite(digits)  # as orjson has it: what 64 bits don't hold is a float
+    whole = int(digits) if len(digits) <= 20 else None  # as many as 64 bits take, a sign included
+    return whole if whole is not None and -(2**63) <= whole < 2**64 else _finite(digits)  # as orjson has it
 
 
 def loads(text: str | bytes, **_: Any) -> Any:

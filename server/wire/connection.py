@@ -78,10 +78,8 @@ def send_all(connections: Iterable[Connection], packet: Packet, *, droppable: bo
             frame = frames[session.encoding] or packet.encode(session.encoding)
             try:
                 sent = session.send(frame)
-            except BlockingIOError:
-                sent = 0
             except OSError:
-                continue
+                sent = 0
             if sent != len(frame):
                 session.write(frame[sent:])
         else:
@@ -107,18 +105,33 @@ class Listener(Protocol):
 class Client:
     """What a session is to Socket.IO.
 
-    `timer` ends it where it connects to no namespace in time; `waiting` is a packet whose attachments are still to
-    come; `early` holds, for each namespace that is being connected, what is sent there before it is.
+    `timer` ends it where it connects to no namespace in time, of which `patience_s` is left when a connect is judged;
+    `waiting` is a packet whose attachments are still to come; `early` holds, for each namespace that is being
+    connected, what is sent there before it is; `hearing` is how many handlers are hearing that it comes or goes.
     """
 
-    __slots__ = ("address", "agent", "attachments", "connection", "early", "is_fresh", "namespaces", "timer", "waiting")
+    __slots__ = (
+        "address",
+        "agent",
+        "attachments",
+        "connection",
+        "early",
+        "hearing",
+        "is_fresh",
+        "namespaces",
+        "patience_s",
+        "timer",
+        "waiting",
+    )
 
-    def __init__(self, address: str, agent: str) -> None:
+    def __init__(self, address: str, agent: str, patience_s: float) -> None:
         self.address = address
         self.agent = agent
         self.is_fresh = True
         self.connection: Connection | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.patience_s = patience_s
+        self.hearing = 0
         self.waiting: Received | None = None
         self.attachments: list[bytes] = []
         self.early: dict[str, list[Packet]] | None = None

@@ -16,10 +16,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from server.wire.frames import Kind, frame
 from server.wire.heartbeat import Heartbeat
+from server.wire.polling import LINGER_S
 from server.wire.refusals import (
     BAD_METHOD,
     BAD_REQUEST,
     FORBIDDEN,
+    SHUT_DOWN,
+    TOO_LARGE,
     UNKNOWN_SESSION,
     UNKNOWN_TRANSPORT,
     UNSUPPORTED,
@@ -30,8 +33,7 @@ from server.wire.upgrade import Probe
 from server.wire.websocket import Switching
 
 LOOK_S = 1.0  # between two looks for those that take nothing
-LINGER_S = 10.0  # that a polling client has to fetch what was said last
-SID_BYTES = 15  # of randomness: a sid is what the polling client is known by
+ID_BYTES = 15  # of randomness: a sid is what the polling client is known by
 
 log = logging.getLogger("parley.wire")
 
@@ -55,12 +57,13 @@ class Engine:
         self.deflate = deflate
         self._origins = frozenset(origins)
         self._terms = {
-            "pingInterval": int(ping_interval * 1000),
-            "pingTimeout": int(ping_timeout * 1000),
+            "pingInterval": round(ping_interval * 1000),
+            "pingTimeout": round(ping_timeout * 1000),
             "maxPayload": most_bytes,
         }
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = 0.0
+        self._is_shut = False
 
     # requests
 
@@ -82,31 +85,30 @@ class Engine:
         query, method = request.query, request.method
         transport, sid = query.get("transport"), query.get("sid")
         if transport not in ("polling", "websocket"):
-            raise UNKNOWN_TRANSPORT
+            raise Refusal(*UNKNOWN_TRANSPORT)
         if sid is None:
             if method != "GET":
-                raise BAD_METHOD
+                raise Refusal(*BAD_METHOD)
             if query.get("EIO") != "4":
-                raise UNSUPPORTED
-            self.above.opening(request)
-            return await (self._open_polling(request) if transport == "polling" else self._open_websocket(request))
+                raise Refusal(*UNSUPPORTED)
+            if self._is_shut:
+                raise Refusal(*SHUT_DOWN)
+            return self._open_polling(request) if transport == "polling" else await self._open_websocket(request)
         session = self.sessions.get(sid)
         if session is None:
-            raise UNKNOWN_SESSION
+            raise Refusal(*UNKNOWN_SESSION)
         if transport == "websocket":
             return await self._upgrade(session, request)
         if method == "GET":
-            body = await session.poll()
-            if request.transport is None:  # the client has gone, and what was for it with it
-                session.abort(Reason.TRANSPORT_CLOSE)
+            body = await session.poll(request)
             return web.Response(body=body, content_type="text/plain", charset="utf-8")
         if method != "POST":
-            raise BAD_REQUEST
+            raise Refusal(*BAD_REQUEST)
         await session.post(request)
         return web.Response(text="ok", content_type="text/html")
 
     async def body_of(self, request: web.Request) -> bytes:
-        """A request's body. Raises HTTPRequestEntityTooLarge, ValueError where it is no body, and ConnectionError."""
+        """A request's body. Raises `Refusal`, ValueError where it is no body, and ConnectionError."""
         size, body = request.content_length or 0, bytearray()
         if size <= self.most_bytes:
             try:
@@ -118,11 +120,12 @@ class Engine:
             except (web.RequestPayloadError, HttpProcessingError):
                 raise ValueError("a body that is not sent as it says") from None
         if size > self.most_bytes:
-            raise web.HTTPRequestEntityTooLarge(self.most_bytes, size)
+            raise Refusal(*TOO_LARGE)
         return bytes(body)
 
-    async def _open_polling(self, request: web.Request) -> web.Response:
-        session = Session(self, secrets.token_urlsafe(SID_BYTES))
+    def _open_polling(self, request: web.Request) -> web.Response:
+        self.above.opening(request)
+        session = Session(self, self.generate_id())
         session.start_polling()
         self._begin(session, request)
         opening = self._opening(session, upgrades=["websocket"])
@@ -130,31 +133,39 @@ class Engine:
 
     async def _open_websocket(self, request: web.Request) -> web.StreamResponse:
         switching = Switching(request, deflate=self.deflate)
-        session = Session(self, secrets.token_urlsafe(SID_BYTES))
+        self.above.opening(request)
+        session = Session(self, self.generate_id())
         opening = frame(Kind.TEXT, self._opening(session, upgrades=[]).encode())
-        ws = await switching.take_over(request, session, self.most_bytes, opening)
+        ws = None
+        try:
+            ws = await switching.take_over(request, session, self.most_bytes, opening)
+        finally:
+            if ws is None:
+                self.above.not_opened(request)
         if ws is None:
             return switching
         early = switching.begin(request, ws)
         session.open(ws)
         self._begin(session, request)
-        if early:
+        if self._is_shut:  # meanwhile
+            session.abort(Reason.SERVER)
+        elif early:
             ws.data_received(early)
         return switching
 
     async def _upgrade(self, session: Session, request: web.Request) -> web.StreamResponse:
         """Let a WebSocket try to take over from polling; one too many is closed, and the session stays as it is."""
         switching, probe = Switching(request, deflate=self.deflate), Probe(session)
-        is_tried = session.probe(probe)
+        session.probe(probe)
         try:
-            probe.ws = ws = await switching.take_over(request, probe, self.most_bytes)
+            probe.ws = ws = await switching.take_over(request, probe, self.most_bytes, b"")
         finally:
             if probe.ws is None:
                 probe.lost(malformed=False)
         if ws is None:
             return switching
         early = switching.begin(request, ws)
-        if not is_tried:
+        if not session.is_tried_by(probe):  # or not any more
             probe.refuse()
         elif early:
             ws.data_received(early)
@@ -163,7 +174,7 @@ class Engine:
     def _begin(self, session: Session, request: web.Request) -> None:
         self.sessions[session.sid] = session
         self.heartbeat.add(session, asyncio.get_running_loop().time())
-        if self._timer is None:
+        if self._timer is None and not self._is_shut:
             self._beat()
         self.above.opened(session, request)
 
@@ -176,7 +187,7 @@ class Engine:
         if origin is None:
             return {}
         if "*" not in self._origins and origin not in self._origins and origin not in _own_origins(request):
-            raise FORBIDDEN
+            raise Refusal(*FORBIDDEN)
         headers = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
         if request.method == "OPTIONS":
             headers["Access-Control-Allow-Methods"] = "OPTIONS, GET, POST"
@@ -186,6 +197,10 @@ class Engine:
         return headers
 
     # sessions
+
+    def generate_id(self) -> str:
+        """An id that nobody guesses."""
+        return secrets.token_urlsafe(ID_BYTES)
 
     def answered(self, session: Session) -> None:
         """A session's client has answered a ping."""
@@ -222,7 +237,8 @@ class Engine:
                 _apart(session.look, now)
 
     async def shutdown(self) -> None:
-        """Stop the heartbeat, and cut whoever is there."""
+        """Stop the heartbeat, cut whoever is there, and let nobody in any more."""
+        self._is_shut = True
         for session in list(self.sessions.values()):
             _apart(session.abort, Reason.SERVER)
         if self._timer is not None:

@@ -55,6 +55,15 @@ def close_frame(code: int) -> bytes:
     return frame(Kind.CLOSE, code.to_bytes(2))
 
 
+def fault_of(text: bytes) -> CloseCode:
+    """Why a text that could not be understood ends the WebSocket."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return CloseCode.INVALID_TEXT
+    return CloseCode.PROTOCOL_ERROR
+
+
 def encode_payload(messages: Iterable[str | bytes]) -> bytes:
     """Engine.IO packets, one behind the other; bytes are messages in base64."""
     return SEPARATOR.join(

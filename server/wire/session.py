@@ -15,7 +15,8 @@ from aiohttp import web
 from server.wire.codec import Encoding, Packet
 from server.wire.frames import Kind, decode_payload, frame
 from server.wire.polling import CLOSE, NOOP, Overlap, Polling
-from server.wire.refusals import BAD_REQUEST
+from server.wire.refusals import BAD_REQUEST, Refusal
+from server.wire.stall import Stall
 from server.wire.websocket import BACKLOG_BYTES, DROP_BYTES, PACE_BYTES, WebSocket
 
 STALL_S = 10.0  # nothing taken for so long, though something waits: cut
@@ -44,6 +45,9 @@ class Above(Protocol):
     def opened(self, session: "Session", request: web.Request) -> None:
         """There is a session."""
 
+    def not_opened(self, request: web.Request) -> None:
+        """There is none after all, for whom one was being opened."""
+
     def received(self, session: "Session", message: bytes, at: int, *, is_binary: bool) -> None:
         """A message, from `at` on. Raises ValueError where it is malformed: that ends the session."""
 
@@ -66,7 +70,7 @@ class Keeper(Protocol):
         """A session that lingered has nothing left."""
 
     async def body_of(self, request: web.Request) -> bytes:
-        """A request's body. Raises HTTPRequestEntityTooLarge."""
+        """A request's body. Raises `Refusal`, ValueError where it is no body, and ConnectionError."""
 
 
 class Trial(Protocol):
@@ -74,27 +78,6 @@ class Trial(Protocol):
 
     def abort(self) -> None:
         """Cut it."""
-
-
-class _Stall:
-    """A client for which something waits: how much of it the client has taken since, and when it last took anything."""
-
-    __slots__ = ("_given", "_taken", "moved_at")
-
-    def __init__(self, backlog: int, now: float) -> None:
-        self._given = backlog
-        self._taken = 0
-        self.moved_at = now
-
-    def give(self, size: int) -> None:
-        """So much more waits."""
-        self._given += size
-
-    def look(self, backlog: int, now: float) -> None:
-        """So much waits now."""
-        taken = self._given - backlog
-        if taken > self._taken:
-            self._taken, self.moved_at = taken, now
 
 
 class Session:
@@ -108,6 +91,7 @@ class Session:
         "_along",
         "_engine",
         "_held",
+        "_is_cut",
         "_is_slow",
         "_polling",
         "_probe",
@@ -141,8 +125,9 @@ class Session:
         self._probe: Trial | None = None
         self._held: deque[tuple[bytes, bool]] | None = None
         self._ready: list[asyncio.Future[None]] | None = None
-        self._stall: _Stall | None = None
+        self._stall: Stall | None = None
         self._is_slow = False
+        self._is_cut = False
         self._along: bytes | None = None
 
     # what stands on it calls
@@ -172,12 +157,10 @@ class Session:
         if self._ws is not None:
             self._give(packet.frames[self.encoding] or packet.encode(self.encoding))
         elif self._polling is not None:
-            self._polling.give(
-                [f"4{each}" if isinstance(each, str) else each for each in packet.messages(self.encoding)]
-            )
+            self._leave(self._polling, packet.payload(self.encoding))
         if self.backlog > BACKLOG_BYTES:
             self._overflow()
-        return True
+        return not self._is_cut
 
     def push_along(self, packet: Packet) -> None:
         """Send a packet with the next one, in one write; at the latest when this turn of the loop is over.
@@ -271,7 +254,7 @@ class Session:
         """Go over a WebSocket from now on."""
         self._ws, self._probe = ws, None
         self.write, self.send = ws.write, ws.send
-        self._is_slow = False
+        self._is_slow = ws.backlog > 0
         self._flow()
         if ws.is_deflated:
             self.encoding = self.encoding.deflated()
@@ -290,65 +273,75 @@ class Session:
         if self._ws is not None:
             self._give(_PING)
         elif self._polling is not None:
-            self._polling.give(["2"])
+            self._leave(self._polling, b"2")
 
     def look(self, now: float) -> None:
-        """Cut the client where something waits for it, of which it has taken nothing for `STALL_S`."""
+        """Cut the client where it has taken nothing for `STALL_S` of what waits for it, or is gone while it polls."""
+        if self._polling is not None:
+            if self._polling.is_deserted:
+                self.abort(Reason.TRANSPORT_CLOSE)
+                return
+            self._polling.look()
         backlog = self.backlog
         if not backlog:
             self._stall = None
             self._flow()
         elif self._stall is None:
-            self._stall = _Stall(backlog, now)
+            self._stall = Stall(backlog, now)
             self.is_flowing = False  # what is sent is counted from here on, so that what is taken can be told
         else:
             self._stall.look(backlog, now)
             if now - self._stall.moved_at > STALL_S:
                 self.abort()
 
-    async def poll(self) -> bytes:
+    async def poll(self, request: web.Request) -> bytes:
         """What waits for a client that polls, or comes next. Raises `Refusal`."""
-        if self._polling is None or self._ws is not None:
-            raise BAD_REQUEST
+        connection = request.transport
+        if self._polling is None or connection is None:
+            raise Refusal(*BAD_REQUEST)
         try:
-            body = await self._polling.poll()
+            body = await self._polling.poll(connection)
         except Overlap:
             self.abort()
-            raise BAD_REQUEST from None
+            raise Refusal(*BAD_REQUEST) from None
+        if connection.is_closing():  # the client has gone, and what was for it with it
+            self.abort(Reason.TRANSPORT_CLOSE)
         if self.is_closed:
             self._engine.forget(self)
         return body
 
     async def post(self, request: web.Request) -> None:
-        """Deal with the packets that a client has posted. Raises `Refusal`, or HTTPRequestEntityTooLarge."""
+        """Deal with the packets that a client has posted. Raises `Refusal`."""
         polling = self._polling
         if polling is None or self.is_closed:
-            raise BAD_REQUEST
+            raise Refusal(*BAD_REQUEST)
         try:
             polling.begin_post()
             try:
-                for packet in decode_payload(await self._engine.body_of(request)):
+                for packet in decode_payload(await polling.body(self._engine.body_of(request))):
                     while self.is_held and self._polling is polling:
                         await polling.read()
                     if self.is_closed:
-                        raise BAD_REQUEST
+                        raise Refusal(*BAD_REQUEST)
                     is_binary = isinstance(packet, bytes)
                     self.received(packet if isinstance(packet, bytes) else packet.encode(), is_binary=is_binary)
             finally:
                 polling.end_post()
-        except (ValueError, Overlap, ConnectionError):
+        except (ValueError, Overlap, ConnectionError, TimeoutError):
             self.abort()
-            raise BAD_REQUEST from None
+            raise Refusal(*BAD_REQUEST) from None
         except Exception:
             self.abort()
             raise
 
-    def probe(self, trial: Trial) -> bool:
-        """Let a WebSocket try to take over; False where one has, or is at it."""
-        if self._polling is None or self._probe is not None or self.is_closed:
-            return False
-        self._probe = trial
-        return True
+    def probe(self, trial: Trial) -> None:
+        """Let a WebSocket try to take over, unless one has, or is at it."""
+        if self._polling is not None and self._probe is None and not self.is_closed:
+            self._probe = trial
+
+    def is_tried_by(self, trial: Trial) -> bool:
+        """Whether that WebSocket may take over."""
+        return self._probe is trial
 
     def probed(self) -> None:
         """The WebSocket works: have the client end its polling."""
@@ -374,7 +367,8 @@ class Session:
             if self.is_closed:
                 return
         if self._held is not None:
-            self._held.extendleft(reversed(held))
+            held.extend(self._held)
+            self._held = held
         elif self._ws is not None:
             self._ws.resume()
         elif self._polling is not None:
@@ -384,12 +378,16 @@ class Session:
         """Write to a client for which nothing waits."""
         try:
             sent = self.send(frames)
-        except BlockingIOError:
+        except OSError:  # where it is more than a lack of room, the transport finds that out
             sent = 0
-        except OSError:  # it is gone: the transport hears of it by itself
-            return
         if sent != len(frames):
             self.write(frames[sent:])
+
+    def _leave(self, polling: Polling, payload: bytes) -> None:
+        """Let packets wait for a client that polls."""
+        polling.give(payload)
+        if self._stall is not None:
+            self._stall.give(len(payload))
 
     def _give(self, frames: bytes) -> None:
         """Write to a client for which something may wait."""
@@ -415,14 +413,13 @@ class Session:
 
     def _overflow(self) -> None:
         """Cut a client that is too far behind. It ends in the loop's next turn: whoever sends may be amid a crowd."""
-        if self.write is not _nowhere:
-            self.write, self.send = _nowhere, len
-            if self._ws is not None:
-                self._ws.abort()
-            asyncio.get_running_loop().call_soon(self.abort)
+        self._is_cut = True
+        self.write, self.send = _nowhere, len
+        if self._ws is not None:
+            self._ws.abort()
         elif self._polling is not None:
-            self._polling.clear()
-            asyncio.get_running_loop().call_soon(self.abort)
+            self._polling.end(cut=True)
+        asyncio.get_running_loop().call_soon(self.abort)
 
     def _deal(self, message: bytes, is_binary: bool) -> None:
         """A message that had to wait."""
@@ -443,7 +440,7 @@ class Session:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _end(self, reason: Reason, *, cut: bool = False, last: str = CLOSE) -> None:
+    def _end(self, reason: Reason, *, cut: bool = False, last: bytes = CLOSE) -> None:
         if self.is_closed:
             return
         self.is_closed = True
@@ -456,7 +453,8 @@ class Session:
         if self._polling is not None:
             self._polling.end(cut=cut, last=last)
         self._release()
-        self._engine.ended(self, lingers=self._polling is not None and self._polling.backlog > 0)
+        # Whoever polls is told by its next poll, which only one that has said goodbye does not make.
+        self._engine.ended(self, lingers=self._polling is not None and not cut and last != NOOP)
         self._engine.above.ended(self, reason)
 
 

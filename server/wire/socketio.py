@@ -5,13 +5,12 @@ commands don't go through its event handlers but to one `Listener`, in the order
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import socketio
 from aiohttp import web
 
-from server.wire import codec
 from server.wire.admission import Admission, Rate
 from server.wire.codec import (
     ACK,
@@ -28,35 +27,17 @@ from server.wire.codec import (
     parse_text,
 )
 from server.wire.connection import Client, Connection, Listener, Refused
-from server.wire.facade import Facade, log
+from server.wire.facade import Outgoing, environ_of, log
 from server.wire.members import Members
+from server.wire.namespaces import Namespaces, Work
 from server.wire.session import Reason, Session
-
-
-class _Outgoing:
-    """A packet as python-socketio makes them."""
-
-    json = codec
-
-    def __init__(
-        self,
-        packet_type: int = EVENT,
-        data: Any = None,
-        namespace: str | None = None,
-        id: int | None = None,  # noqa: A002 (the library's name)
-        **_: Any,
-    ) -> None:
-        self.packet_type = packet_type
-        self.data = data
-        self.namespace = namespace or "/"
-        self.id = id
 
 
 def _peer(request: web.Request) -> str:
     return request.remote or "unknown"
 
 
-class Server(socketio.AsyncServer):  # type: ignore[misc]
+class Server(Namespaces):
     """A Socket.IO server on aiohttp. With a `Listener` connections to `/` and their events go to it; everything else,
     and without one everything, to handlers registered with `on`.
 
@@ -64,9 +45,6 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     client without an Origin header, such as a phone, always is. `per_address` bounds the sessions of one address, or of
     its network, as `network_of` sees it; `handshakes` how fast sessions are opened; None for no bound.
     """
-
-    eio: Facade
-    manager: Members
 
     def __init__(
         self,
@@ -87,7 +65,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         super().__init__(
             client_manager=Members(),
             logger=log,
-            serializer=_Outgoing,
+            serializer=Outgoing,
             namespaces=list(namespaces),
             ping_interval=ping_interval_ms / 1000,
             ping_timeout=ping_timeout_ms / 1000,
@@ -117,16 +95,6 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         """The listener's connections."""
         return list(self._connections.values())
 
-    def push(self, eio_sid: str, namespace: str, packet: Packet) -> None:
-        """Send a packet to a session; to a namespace that it is connecting to, when it has connected."""
-        session = self.eio.sessions.get(eio_sid)
-        if session is not None:
-            early = session.state.early
-            if early is not None and namespace in early:
-                early[namespace].append(packet)
-            else:
-                session.push(packet)
-
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Disconnect a client, which does not come back by itself."""
         if (namespace or "/") == "/" and self._listener is not None:
@@ -134,11 +102,13 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             if eio_sid in self._connections:
                 self._connections[eio_sid].close()
             return
-        eio_sid = self.manager.eio_sid_from_sid(sid, namespace or "/")
-        await super().disconnect(sid, namespace, ignore_queue)
-        session = self.eio.sessions.get(eio_sid)
-        if session is not None and not session.is_closed:
-            self._leave(session, namespace or "/")
+        namespace = namespace or "/"
+        session = self.eio.sessions.get(self.manager.eio_sid_from_sid(sid, namespace))
+        # Where the session has ended, or the client is leaving, its handler hears of it already.
+        if session is not None and not session.is_closed and self.manager.is_connected(sid, namespace):
+            self._leave(session, namespace)
+            work = super().disconnect(sid, namespace, ignore_queue)
+            await self._heard(session, lambda: self._gone(sid, namespace, work))
 
     async def shutdown(self) -> None:
         """End all sessions. Whoever asks for it says so in the log: the base class would say it too."""
@@ -149,13 +119,16 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     def opening(self, request: web.Request) -> None:
         network = self._network_of(self._address_of(request))
         self._admission.judge(network, asyncio.get_running_loop().time())
+        self._admission.opened(network)
+
+    def not_opened(self, request: web.Request) -> None:
+        self._admission.ended(self._network_of(self._address_of(request)))
 
     def opened(self, session: Session, request: web.Request) -> None:
         address = self._address_of(request)
-        self._admission.opened(self._network_of(address))
-        session.state = Client(address, request.headers.get("User-Agent", ""))
-        if self._listener is None or self.handlers or self.namespace_handlers:
-            self.environ[session.sid] = _environ(request, address)
+        session.state = Client(address, request.headers.get("User-Agent", ""), self._connect_timeout_s)
+        if self._listener is None or self.handlers or self.namespace_handlers or self.namespaces != ["/"]:
+            self.environ[session.sid] = environ_of(request, address)
             self.eio.observe("connect", session.sid, self.environ[session.sid])
         self._await_connect(session)
 
@@ -189,11 +162,10 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             client.timer.cancel()
         self._forget(session, client)
         for namespace in client.namespaces or ():
-            self.start_background_task(self._left, session.sid, namespace, reason)
+            self.start_background_task(self._heard, session, partial(self._left, session, namespace, reason))
         if self.environ:
             self.eio.observe("disconnect", session.sid, reason)
-            if not client.namespaces:
-                self.environ.pop(session.sid, None)
+        self._let_go(session)
 
     # packets
 
@@ -236,7 +208,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         if namespace == "/" and self._listener is not None:
             if client.connection is not None:
                 raise ValueError("connected already")
-            work = self._admit(session, client, auth)
+            work: Work = partial(self._admit, session, client, auth)
         elif not self._is_known(namespace):
             session.push(packet_of(CONNECT_ERROR, namespace, None, {"message": "Invalid namespace"}))
             return
@@ -246,19 +218,23 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             if namespace in client.namespaces:
                 raise ValueError("connected already")
             client.namespaces.add(namespace)
-            work = self._admit_by_handler(session, client, namespace, auth)
+            admit = partial(self._admit_by_handler, session, client, namespace, auth)
+            work = partial(self._heard, session, admit)
         if client.timer is not None:  # the client has done its part; how long judging it takes is ours
+            client.patience_s = client.timer.when() - asyncio.get_running_loop().time()
             client.timer.cancel()
+            client.timer = None
         session.hold()
         self.start_background_task(self._held, session, work)
 
-    async def _held(self, session: Session, work: Awaitable[None]) -> None:
+    async def _held(self, session: Session, work: Work) -> None:
         """Let a connect be judged; what the client sends meanwhile waits."""
         try:
-            await work
+            await work()
         except Exception:
             session.abort()
             raise
+        self._await_connect(session)
         session.go_on()
 
     async def _admit(self, session: Session, client: Client, auth: Any) -> None:
@@ -270,7 +246,6 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         except Refused as refusal:
             about = {"message": refusal.message, "data": refusal.data}
             session.push(packet_of(CONNECT_ERROR, "/", None, about))
-            self._await_connect(session)
             return
         if session.is_closed:
             self._listener.disconnected(connection)
@@ -279,39 +254,6 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         self.manager.enter(connection.sid, "/", session.sid)
         connection.answer(Packet(f'0{{"sid":"{connection.sid}"}}'))
         self._listener.connected(connection)
-
-    async def _admit_by_handler(self, session: Session, client: Client, namespace: str, auth: Any) -> None:
-        """Let a handler judge a connect. What it emits to the client follows the answer to the connect."""
-        client.early = {**(client.early or {}), namespace: []}
-        try:
-            await self._handle_connect(session.sid, namespace, auth)
-        except Exception:  # the library leaves a client whose handler has broken where it is
-            half = self.manager.sid_from_eio_sid(session.sid, namespace)
-            if half is not None:
-                self.manager.basic_disconnect(half, namespace)
-            raise
-        early = client.early.pop(namespace)
-        sid = self.manager.sid_from_eio_sid(session.sid, namespace)
-        if sid is None:
-            if client.namespaces is not None:
-                client.namespaces.discard(namespace)
-            self._await_connect(session)
-        elif session.is_closed:
-            await self._left(session.sid, namespace, Reason.TRANSPORT_CLOSE)
-        else:
-            for packet in early:
-                session.push(packet)
-
-    async def _send_packet(self, eio_sid: str, pkt: _Outgoing) -> None:
-        """python-socketio's way to send: the answer to a connect precedes what was emitted during it."""
-        session = self.eio.sessions.get(eio_sid)
-        if session is None:
-            return
-        packet = packet_of(pkt.packet_type, pkt.namespace, pkt.id, pkt.data)
-        if pkt.packet_type in (CONNECT, CONNECT_ERROR):
-            session.push(packet)
-        else:
-            self.push(eio_sid, pkt.namespace, packet)
 
     def _is_known(self, namespace: str) -> bool:
         known: bool = (
@@ -327,7 +269,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         if namespace == "/" and client.connection is not None:
             self._forget(session, client)
         else:
-            self.start_background_task(self._left, session.sid, namespace, Reason.CLIENT)
+            self.start_background_task(self._heard, session, partial(self._left, session, namespace, Reason.CLIENT))
         self._leave(session, namespace)
 
     def _leave(self, session: Session, namespace: str) -> None:
@@ -335,14 +277,9 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         client: Client = session.state
         if client.namespaces is not None:
             client.namespaces.discard(namespace)
-        if client.connection is None and not client.namespaces:
+        client.patience_s = self._connect_timeout_s
+        if not session.is_held:  # else it begins when the connect that is being judged has been
             self._await_connect(session)
-
-    async def _left(self, eio_sid: str, namespace: str, reason: Reason) -> None:
-        """Have a namespace's handler hear that a client is gone."""
-        await self._handle_disconnect(eio_sid, namespace, reason)
-        if eio_sid not in self.eio.sessions:
-            self.environ.pop(eio_sid, None)
 
     def _forget(self, session: Session, client: Client) -> None:
         connection, client.connection = client.connection, None
@@ -353,32 +290,11 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             self._listener.disconnected(connection)
 
     def _await_connect(self, session: Session) -> None:
-        """End the session if it does not connect to a namespace within the time-out."""
+        """End a session that is in no namespace, if it does not connect to one in the time that it has left for it."""
         client: Client = session.state
+        if session.is_closed or client.connection is not None or client.namespaces:
+            return
         if client.timer is not None:
             client.timer.cancel()
-        if session.is_closed:
-            return
         loop = asyncio.get_running_loop()
-        client.timer = loop.call_later(self._connect_timeout_s, session.abort, Reason.TRANSPORT_CLOSE)
-
-    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
-        """What instruments the server passes on; the session is known already."""
-
-    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
-        """What instruments the server passes on; the session is forgotten already."""
-
-    def _engineio_server_class(self) -> type[Facade]:
-        return Facade
-
-
-def _environ(request: web.Request, address: str) -> dict[str, Any]:
-    """What python-socketio's handlers know of a request; nothing that keeps it alive."""
-    return {
-        "REMOTE_ADDR": address,
-        "REQUEST_METHOD": request.method,
-        "PATH_INFO": request.path,
-        "QUERY_STRING": request.query_string,
-        "wsgi.url_scheme": request.scheme,
-        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()},
-    }
+        client.timer = loop.call_later(client.patience_s, session.abort, Reason.TRANSPORT_CLOSE)

@@ -20,7 +20,7 @@ class Probe:
 
     def received(self, message: bytes, *, is_binary: bool) -> None:
         """Raises ValueError for what belongs in no upgrade; the session stays as it is."""
-        if message == b"2probe" and not is_binary:
+        if message == b"2probe" and not is_binary and not self._is_probed:
             assert self.ws is not None
             self._is_probed = True
             self.ws.write(frame(Kind.TEXT, b"3probe"))

@@ -2,25 +2,29 @@
 
 No task, no queue and no writer object a connection or a message. The takeover happens inside aiohttp's routing, behind
 its middlewares, by private parts of aiohttp, which are all in this file: `WebSocketReader` and the queue that it calls,
-`RequestHandler._message_tail`, `set_protocol` on its transport, `StreamResponse._send_headers_immediately`. The version
-is pinned, and tests/wire/test_takeover.py says which assumption broke when it is raised.
+`ws_ext_parse`; of `RequestHandler` `_message_tail`, `_reading_paused` and `_buffer_paused`, and that its transport may
+be given another protocol; of a response `_send_headers_immediately`, `_eof_sent` and `_req`; of a request the parsed
+`_message`. The version is pinned, and tests/wire/test_takeover.py says which assumption broke when it is raised.
+
+The reader is laxer than RFC 6455 in two things, and checking them would cost every frame: only the first frame of a
+connection has to be masked, and where a message begins with an empty fragment, another one may come in its middle.
 """
 
 import asyncio
-import base64
-import hashlib
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp._websocket.helpers import ws_ext_parse
 from aiohttp._websocket.models import WebSocketError
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
-from aiohttp.http_websocket import WS_KEY, WSMsgType
+from aiohttp.http_websocket import WSMsgType
 
-from server.wire.frames import CloseCode, Kind, close_frame, frame
+from server.wire.frames import CloseCode, Kind, close_frame, fault_of, frame
+from server.wire.handshake import accepted
 
 BACKLOG_BYTES = 1024 * 1024  # held in this process for one client; over it the client is cut, and resumes later
 DROP_BYTES = 256 * 1024  # behind this much, a client is not sent what may be dropped
@@ -29,6 +33,7 @@ CLOSE_S = 5.0  # for the client to close its side, once ours is closed
 
 log = logging.getLogger("parley.wire")
 
+_NEVER_SENT, _LAST_CODE = 1006, 4999  # of the codes of a close; the reader refuses others below 3000
 _TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
 
 
@@ -87,7 +92,7 @@ class WebSocket(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         # The reader refuses what reaches its bound; ours is what may come.
         reader = WebSocketReader(_Messages(self), most_bytes + 1, deflated, False)
-        self._feed = reader.feed_data
+        self._feed: Callable[[bytes], Any] = partial(self._feed_first, reader.feed_data, b"")
         transport.set_write_buffer_limits(high=0)  # who sends past the transport has to know when anything waits in it
 
     @property
@@ -103,10 +108,8 @@ class WebSocket(asyncio.Protocol):
         """
         self.detach()
         if not self._is_closing:
-            self._is_closing = True
-            self.write(close_frame(code))
+            self._finish(code)
             self.transport.resume_reading()  # for its answer
-            self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
 
     def abort(self) -> None:
         """Cut it: nothing more is sent, not even what waits."""
@@ -165,6 +168,17 @@ class WebSocket(asyncio.Protocol):
         self._lose(malformed=False)
         del self._feed  # the reader holds what holds this
 
+    def _feed_first(self, feed: Callable[[bytes], Any], early: bytes, data: bytes) -> None:
+        """See that the client masks, of which its second byte tells: the reader does not ask."""
+        early += data
+        if len(early) == 1:
+            self._feed = partial(self._feed_first, feed, early)
+            return
+        self._feed = feed
+        if early[1] < 0x80:
+            self._fail(CloseCode.PROTOCOL_ERROR)
+        feed(early)
+
     # what the reader calls
 
     def _take(self, message: Any) -> None:
@@ -183,10 +197,10 @@ class WebSocket(asyncio.Protocol):
                 if self.backlog < PACE_BYTES:  # who asks and does not read is not answered without end
                     self.write(frame(Kind.PONG, bytes(message.data)))
             elif kind is _CLOSE:
-                self._is_closing = True
-                self.write(close_frame(CloseCode.NORMAL))
+                is_malformed = message.data == _NEVER_SENT or message.data > _LAST_CODE
+                self._finish(CloseCode.PROTOCOL_ERROR if is_malformed else CloseCode.NORMAL)
                 self.transport.close()
-                self._lose(malformed=False)
+                self._lose(malformed=is_malformed)
         except ValueError:
             self.fail(message.data, is_binary=kind is _BINARY)
         except Exception:
@@ -201,12 +215,18 @@ class WebSocket(asyncio.Protocol):
 
     def fail(self, message: bytes, *, is_binary: bool) -> None:
         """End it for a message that is malformed."""
-        self._fail(CloseCode.PROTOCOL_ERROR if is_binary else _fault(message))
+        self._fail(CloseCode.PROTOCOL_ERROR if is_binary else fault_of(message))
 
     def _fail(self, code: int) -> None:
         """The client has broken the protocol: say how, and end."""
         self._lose(malformed=True)
         self.close(code)
+
+    def _finish(self, code: int) -> None:
+        """Write the last frame. The client has `CLOSE_S` to take what waits; a transport that closes waits for ever."""
+        self._is_closing = True
+        self.write(close_frame(code))
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
 
     def _write_all(self, frames: bytes) -> int:
         self.write(frames)
@@ -219,43 +239,20 @@ class WebSocket(asyncio.Protocol):
             owner.lost(malformed=malformed)
 
 
-def _fault(text: bytes) -> int:
-    """Why a text that could not be understood ends the WebSocket."""
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return CloseCode.INVALID_TEXT
-    return CloseCode.PROTOCOL_ERROR
-
-
 class Switching(web.StreamResponse):
     """The 101 that ends HTTP on a connection. Headers that signals and middlewares add go along.
 
-    Raises `HTTPBadRequest` for a handshake that is none.
+    Raises `Refusal` for a handshake that is none.
     """
 
-    _length_check = False
     _send_headers_immediately = False  # they go with the first frame, in one write
 
     def __init__(self, request: web.Request, *, deflate: bool) -> None:
-        headers = request.headers
-        key = headers.get("Sec-WebSocket-Key", "")
-        is_asked = request.method == "GET" and request._message.upgrade
-        if not is_asked or headers.get("Upgrade", "").strip().lower() != "websocket":
-            raise web.HTTPBadRequest(text="This is no WebSocket handshake: there is no upgrade.")
-        if headers.get("Sec-WebSocket-Version") != "13":
-            raise web.HTTPBadRequest(text="Speak version 13.", headers={"Sec-WebSocket-Version": "13"})
-        try:
-            is_key = len(base64.b64decode(key, validate=True)) == 16
-        except ValueError:
-            is_key = False
-        if not is_key:
-            raise web.HTTPBadRequest(text="This is no WebSocket handshake: there is no key.")
         super().__init__(status=101)
         self.force_close()
-        answer = base64.b64encode(hashlib.sha1(key.encode() + WS_KEY, usedforsecurity=False).digest()).decode()
-        self.headers.update({"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": answer})
-        window, _ = ws_ext_parse(headers.get("Sec-WebSocket-Extensions"), isserver=True) if deflate else (0, False)
+        self.headers.update(accepted(request, is_upgrade=request._message.upgrade))
+        offer = request.headers.get("Sec-WebSocket-Extensions")
+        window, _ = ws_ext_parse(offer, isserver=True) if deflate else (0, False)
         self.is_deflated = window == 15  # our frames are compressed with that window
         if self.is_deflated:
             extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -266,12 +263,10 @@ class Switching(web.StreamResponse):
         self._eof_sent = True
         self._req = None
 
-    async def take_over(
-        self, request: web.Request, owner: Owner, most_bytes: int, first: bytes = b""
-    ) -> WebSocket | None:
+    async def take_over(self, request: web.Request, owner: Owner, most_bytes: int, first: bytes) -> WebSocket | None:
         """Answer, `first` right behind it, and make the connection a WebSocket; None where the client is gone already.
 
-        `begin` has to follow.
+        `begin` has to follow, in the same turn of the loop.
         """
         writer = await self.prepare(request)
         transport = request.transport

@@ -21,7 +21,8 @@ from server.wire.websocket import PACE_BYTES
 from storage import rooms as table
 from tests.people import Instance
 from tests.rooms.watching import AT, Watched, stand
-from tests.wire.test_guards import Deaf, _frame
+from tests.wire.bare import TEXT, client_frame
+from tests.wire.test_guards import Deaf
 
 NewInstance = Callable[..., Awaitable[Instance]]
 
@@ -200,7 +201,7 @@ async def test_joins_of_a_client_that_reads_nothing_hold_no_pages(
     monkeypatch.setattr(Replays, "_page", paging)
     for n in range(30):
         ask = f'42{n}["room:join",{{"room":"conversation:{chat}","after":0}}{" " * 60}]'
-        await asyncio.get_running_loop().sock_sendall(phone.socket, _frame(ask))
+        await phone.send(client_frame(TEXT, ask.encode()))
     async with asyncio.timeout(10):
         while begun < 30 or session.backlog <= PACE_BYTES:
             await asyncio.sleep(0.001)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -42,12 +44,16 @@ class Above:
         self.sessions: list[Session] = []
         self.received_: list[bytes] = []
         self.ends: list[Reason] = []
+        self.not_opened_ = 0
 
     def opening(self, request: web.Request) -> None:
         """Everybody may."""
 
     def opened(self, session: Session, request: web.Request) -> None:
         self.sessions.append(session)
+
+    def not_opened(self, request: web.Request) -> None:
+        self.not_opened_ += 1
 
     def received(self, session: Session, message: bytes, at: int, *, is_binary: bool) -> None:
         self.received_.append(message[at:])
@@ -77,6 +83,13 @@ class Site:
         """Connections on which aiohttp serves HTTP."""
         assert self._runner.server is not None
         return sum(each.transport is not None for each in self._runner.server.connections)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for those who ask by HTTP."""
+        assert self._runner.server is not None
+        transports = [each.transport for each in self._runner.server.connections]
+        return sum(transport.get_write_buffer_size() for transport in transports if transport is not None)
 
     async def raw(self, query: str = "", **named: Any) -> Raw:
         """A WebSocket that is open, without a protocol's manners; it has read the opening of the session."""
@@ -110,26 +123,35 @@ class Site:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, **options: Any) -> AsyncIterator[Site]:
-    """Serve an application on a loopback port."""
+async def serving(app: web.Application, *, narrow: bool = False, **options: Any) -> AsyncIterator[Site]:
+    """Serve an application on a loopback port; `narrow` behind sockets for which the kernel takes next to nothing."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, **options)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    listening = socket.create_server(("127.0.0.1", 0))
+    if narrow:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    await web.SockSite(runner, listening).start()
     async with aiohttp.ClientSession() as http:
         yield Site(runner, http)
     await runner.cleanup()
 
 
 @asynccontextmanager
-async def engine_site(above: Above, **options: Any) -> AsyncIterator[tuple[Site, Engine]]:
+async def engine_site(above: Above, *, narrow: bool = False, **options: Any) -> AsyncIterator[tuple[Site, Engine]]:
     """Serve an engine alone."""
     engine = Engine(**options)
     engine.above = above
     app = web.Application()
     app.router.add_route("*", "/socket.io/", engine.handle_request)
-    async with serving(app) as site:
+    async with serving(app, narrow=narrow) as site:
         yield site, engine
         await engine.shutdown()
+
+
+async def nothing_left(engine: Engine) -> None:
+    """Wait until the engine holds no session and waits for no heart."""
+    await until(lambda: not engine.sessions, "a session is left")
+    assert not any(engine.heartbeat._due.values())
 
 
 class Frame(NamedTuple):
@@ -249,3 +271,43 @@ class Raw:
     def cut(self) -> None:
         """Be gone without a word."""
         self.writer.transport.abort()
+
+
+class Deaf:
+    """A connection on a plain socket with a small buffer, which reads only when told to."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setblocking(False)
+        self._address = ("127.0.0.1", port)
+
+    async def ask(self, request: bytes) -> None:
+        """Connect, and send a request."""
+        await asyncio.get_running_loop().sock_connect(self.socket, self._address)
+        await self.send(request)
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+    async def take(self, most: int) -> bytes:
+        """What is there, or comes next; nothing where the connection is closed."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.get_running_loop().sock_recv(self.socket, most)
+
+    async def until(self, expected: bytes) -> bytes:
+        """Read until this has come; all that was read."""
+        read = bytearray()
+        while expected not in read:
+            piece = await self.take(4096)
+            assert piece, f"it has ended: {read[-200:]!r}"
+            read += piece
+        return bytes(read)
+
+    async def rest(self) -> bytes:
+        """All that comes until the connection is gone."""
+        read = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while piece := await self.take(65_536):
+                read += piece
+        return bytes(read)

@@ -142,11 +142,15 @@ class Mischief:
             return [f"42{ack}{text}"]
         if choice < 0.55:
             return [self._spoil(f"42{ack}{text}")]
-        if choice < 0.63:
+        if choice < 0.60:
             return [
                 self._random.choice(["42[", "42{", "40[", "43", '42["x",'])
                 + "[" * self._random.choice([20, 999, 100_000])
             ]
+        if choice < 0.65:
+            head = self._random.choice(["2", "3", "50-", "51-", "52-", "61-"])
+            name = self._random.choice(self._commands).name
+            return [f'4{head}{ack}["{name}",{self._deep()}]', *[b"x"] * self._random.randrange(3)]
         if choice < 0.75:
             announced = self._random.choice(["0", "1", "2", "3", "10", "11", "99999", "", "-1"])
             sent = [
@@ -167,6 +171,13 @@ class Mischief:
         return [
             '42["message:send",{"text":"' + "x" * self._random.choice([FRAME_BYTES - 60, FRAME_BYTES, 300_000]) + '"}]'
         ]
+
+    def _deep(self) -> str:
+        """JSON in which all that is opened is closed again: there is nothing wrong with it but how deep it is."""
+        levels = self._random.choice([17, 100, 600, 1_000, 1_100, 20_000])
+        inner = self._random.choice(["1", '{"_placeholder":true,"num":0}', r'"\ud800"'])
+        opening, closing = self._random.choice([("[", "]"), ('{"a":', "}"), ('{"a":[', "]}")])
+        return opening * levels + inner + closing * levels
 
     def _spoil(self, text: str) -> str | bytes:
         data = bytearray(text.encode())
@@ -192,8 +203,8 @@ class Mischief:
         writes, frames = [], 0
         dice = self._random.random()
         if dice < 0.9:
-            auth = {"token": self._random.choice(self._tokens)} if dice < 0.7 else self.value()
-            writes.append(client_frame(TEXT, b"40" + json.dumps(auth).encode()))
+            auth = json.dumps({"token": self._random.choice(self._tokens)} if dice < 0.7 else self.value())
+            writes.append(client_frame(TEXT, f"40{auth if dice < 0.85 else self._deep()}".encode()))
             frames += 1
         is_civil = self._random.random() < 0.5  # in form, that is
         for n in range(self._random.randint(1, 8)):
@@ -213,10 +224,14 @@ class Mischief:
             size = self._random.choice([9, 1_000, FRAME_BYTES - 1])
             claim = self._random.choice([b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9"]) + (size - 5).to_bytes(4)
             return (b"\x84\xa4data" + claim * self._random.choice([1, 100, 1_000]) + bytes(size))[:size]
-        if self._random.random() < 0.06:
-            return self._random.choice([b"\x91", b"\x81\xa1a", b"\x81\xa4data"]) * self._random.choice(
-                [70, 1_100, 30_000]
-            )
+        event = _pack({"type": 2, "nsp": "/", "id": 7, "data": [self._random.choice(self._commands).name, 0]})[:-1]
+        if self._random.random() < 0.1:  # lists within lists that claim what there may be, and is not
+            claim = self._random.choice([b"\xdc\x20\x00", b"\xdc\x01\x00", b"\xdd\x00\x01\x00\x00", b"\xde\x20\x00"])
+            return self._random.choice([b"", event]) + claim * self._random.choice([80, 1_000, 20_000])
+        if self._random.random() < 0.1:
+            levels = self._random.choice([17, 70, 600, 1_000, 1_100, 30_000])
+            opening = self._random.choice([b"\x91", b"\x81\xa1a", b"\x81\xa4data"])
+            return self._random.choice([b"", event]) + opening * levels + self._random.choice([b"", b"\xc0"])
         fields: dict[Any, Any] = {
             "type": 2,
             "nsp": "/",

@@ -9,7 +9,8 @@ import pytest
 
 from server.wire import event_packet, websocket
 from tests.people import Instance, Person
-from tests.wire.test_guards import Deaf, until
+from tests.wire.bare import until
+from tests.wire.test_guards import Deaf
 
 
 @pytest.fixture

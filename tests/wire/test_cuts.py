@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from uuid import uuid4
@@ -10,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from tests.people import Instance, Person
-from tests.wire.bare import BINARY, TEXT, Raw, client_frame, until
-from tests.wire.test_guards import nothing_left
+from tests.wire.bare import BINARY, TEXT, client_frame, until
+from tests.wire.test_guards import nothing_left, opened
 
 STEP = 11  # every byte of a frame's head and end, and each eleventh in between
 
@@ -28,27 +27,12 @@ def offsets(frame: bytes) -> Iterator[int]:
     yield from sorted({*range(12), *range(12, size, STEP), *range(size - 8, size + 1)})
 
 
-async def opened(parley: Instance) -> Raw:
-    raw = Raw(*await asyncio.open_connection("127.0.0.1", int(parley.url.rpartition(":")[2])))
-    await raw.shake("/socket.io/?EIO=4&transport=websocket")
-    return raw
-
-
-async def connected(parley: Instance, person: Person) -> Raw:
-    raw = await opened(parley)
-    raw.send("40" + json.dumps({"token": person.token}))
-    while not (await raw.text()).startswith('42["hello"'):
-        pass
-    return raw
-
-
 async def test_a_connect_that_is_cut_leaves_nothing(parley: Instance, amina: Person) -> None:
     frame = client_frame(TEXT, b"40" + json.dumps({"token": amina.token}).encode())
     for at in offsets(frame):
-        raw = await opened(parley)
-        raw.writer.write(frame[:at])
-        await raw.writer.drain()
-        raw.cut()
+        async with opened(parley) as raw:
+            raw.writer.write(frame[:at])
+            await raw.writer.drain()
     await until(lambda: not parley.parley.dispatcher._tasks, "tasks")
     await nothing_left(parley)
     device = await amina.connect()
@@ -67,10 +51,10 @@ async def test_a_send_that_is_cut_is_done_whole_or_not_at_all(
         message = {**whole, "client_id": uuid4().hex, "text": uuid4().hex}
         frame = client_frame(opcode, b"427" + json.dumps(["message:send", message]).encode())
         assert len(frame) == size
-        raw = await connected(parley, amina)
-        raw.writer.write(frame[:at])
-        await raw.writer.drain()
-        raw.cut()
+        async with opened(parley) as raw:
+            await raw.connect(amina)
+            raw.writer.write(frame[:at])
+            await raw.writer.drain()
         if at == size and opcode == TEXT:
             possible.add(message["text"])
     await until(lambda: len(parley.parley.delivery.sockets()) == 1, "a socket is left")

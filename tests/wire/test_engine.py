@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
 import json
 import os
+import time
 import zlib
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from server.wire import Packet, upgrade
+from server.wire import Connection, Packet, engineio, send_all, upgrade
 from server.wire.engineio import Engine
-from server.wire.session import Reason
+from server.wire.session import Reason, Session
+from server.wire.websocket import BACKLOG_BYTES
 from tests.wire.bare import (
     CLOSE,
     CONTINUATION,
@@ -28,6 +33,7 @@ from tests.wire.bare import (
     deflated,
     engine_site,
     handshake,
+    nothing_left,
     until,
 )
 
@@ -64,12 +70,6 @@ async def raw(site: Site) -> AsyncIterator[Raw]:
     one.cut()
 
 
-async def nothing_left(engine: Engine) -> None:
-    """Wait until the engine holds no session and waits for no heart."""
-    await until(lambda: not engine.sessions, "a session is left")
-    assert not any(engine.heartbeat._due.values())
-
-
 # the handshake
 
 
@@ -88,6 +88,12 @@ async def test_a_session_opens_with_its_terms(site: Site, transport: str) -> Non
         "pingTimeout": 1_000_000,
         "maxPayload": MOST_BYTES,
     }
+
+
+async def test_the_terms_are_to_the_millisecond(above: Above) -> None:
+    async with engine_site(above, ping_interval=1.001, ping_timeout=2.01) as (site, _):
+        opening = json.loads((await site.poll())[1:])
+        assert (opening["pingInterval"], opening["pingTimeout"]) == (1_001, 2_010)
 
 
 async def test_two_sessions_have_two_sids(site: Site) -> None:
@@ -117,6 +123,14 @@ async def test_a_request_that_is_none_is_told_so(
         assert response.status == 400
         assert await response.json() == {"code": code, "message": message}
     assert not engine.sessions
+
+
+async def test_a_request_that_is_refused_is_not_kept(site: Site) -> None:
+    for _ in range(50):
+        async with site.http.get(site.polling("nobody")) as response:
+            assert response.status == 400
+    gc.collect()
+    assert sum(isinstance(each, web.Request) for each in gc.get_objects()) < 5
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
@@ -185,7 +199,20 @@ async def test_a_post_that_is_cut_in_its_middle_ends_the_session(site: Site, eng
     assert above.received_ == []
 
 
-async def test_a_client_that_is_cut_while_it_polls_is_gone_when_something_is_said_to_it(
+async def test_a_client_that_is_cut_while_it_polls_is_gone_at_the_next_look(
+    site: Site, engine: Engine, above: Above, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engineio, "LOOK_S", 0.0)
+    sid = await site.open_polling()
+    one = await site.plain()
+    one.writer.write(f"GET {site.polling(sid).removeprefix(site.url)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await until(lambda: above.sessions[0]._polling._poll, "nobody polls")  # type: ignore[union-attr]
+    one.cut()
+    await nothing_left(engine)
+    assert above.ends == [Reason.TRANSPORT_CLOSE]
+
+
+async def test_what_is_for_a_client_that_is_cut_while_it_polls_is_gone_with_it(
     site: Site, engine: Engine, above: Above
 ) -> None:
     sid = await site.open_polling()
@@ -198,6 +225,45 @@ async def test_a_client_that_is_cut_while_it_polls_is_gone_when_something_is_sai
     above.sessions[0].push(Packet("x"))
     await nothing_left(engine)
     assert above.ends == [Reason.TRANSPORT_CLOSE]
+
+
+async def test_a_poll_of_who_is_too_far_behind_is_answered_with_the_end_and_not_with_what_comes_later(
+    site: Site, engine: Engine, above: Above
+) -> None:
+    sid = await site.open_polling()
+    poll = asyncio.ensure_future(site.poll(sid))
+    [session] = above.sessions
+    await until(lambda: session._polling._poll, "nobody polls")  # type: ignore[union-attr]
+    assert session.push(Packet("a" * (BACKLOG_BYTES - 1)))
+    assert not session.push(Packet("b"))
+    assert not session.push(Packet("c"))
+    assert not session.is_closed  # whoever sends may be amid a crowd
+    assert await poll == "1"
+    await nothing_left(engine)
+    assert above.ends == [Reason.TRANSPORT_ERROR]
+
+
+async def test_what_waits_for_many_who_poll_is_there_once(site: Site, above: Above) -> None:
+    for _ in range(2):
+        await site.open_polling()
+    packet = Packet("é" * 1_000)
+    for session in above.sessions:
+        session.push(packet)
+        assert session.backlog == 2_001
+    first, second = (session._polling._payloads for session in above.sessions)  # type: ignore[union-attr]
+    assert first[0] is second[0]
+
+
+async def test_a_post_that_never_comes_does_not_outlive_its_session(site: Site, engine: Engine) -> None:
+    sid = await site.open_polling()
+    session = engine.sessions[sid]
+    one = await site.plain()
+    path = site.polling(sid).removeprefix(site.url)
+    one.writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n4".encode())
+    await until(lambda: session._polling._reading, "no post has come")  # type: ignore[union-attr]
+    session.close()
+    assert (await one.answer()).startswith(b"HTTP/1.1 400")
+    one.cut()
 
 
 @pytest.mark.parametrize("body", ["", "x", "2", "5", "6", "0{}", "3\x1e", "b!", "4x\x1e\x1e", b"4\xff", b"\x00"])
@@ -264,7 +330,55 @@ async def test_what_was_said_last_is_there_for_one_more_poll(site: Site, engine:
     await nothing_left(engine)
 
 
+async def test_a_session_that_is_closed_here_says_so_to_the_next_poll(site: Site, engine: Engine, above: Above) -> None:
+    sid = await site.open_polling()
+    above.sessions[0].close()
+    assert await site.poll(sid) == "1"
+    await nothing_left(engine)
+
+
 # a WebSocket
+
+
+@pytest.mark.parametrize("way", ["push", "send_all"])
+async def test_a_packet_that_the_kernel_has_no_room_for_is_not_lost(
+    raw: Raw, above: Above, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    [session] = above.sessions
+
+    def refuse(frames: bytes) -> int:
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "send", refuse)
+        if way == "push":
+            session.push(Packet("x"))
+        else:
+            send_all([Connection(session, "", "", "")], Packet("x"))
+    session.push(Packet("y"))
+    assert [await raw.text() for _ in range(2)] == ["4x", "4y"]
+
+
+async def test_messages_that_are_let_through_one_by_one_cost_no_more_the_more_of_them_wait() -> None:
+    class Hesitant(Above):
+        def received(self, session: Session, message: bytes, at: int, *, is_binary: bool) -> None:
+            super().received(session, message, at, is_binary=is_binary)
+            session.hold()
+
+    hesitant = Hesitant(echoes=False)
+    async with engine_site(hesitant) as (its_site, _):
+        one = await its_site.raw()
+        [session] = hesitant.sessions
+        session.hold()
+        waiting = [str(n).encode() for n in range(30_000)]
+        for each in waiting:
+            session.received(b"4" + each, is_binary=False)
+        began = time.process_time()
+        for _ in waiting:
+            session.go_on()
+        assert time.process_time() - began < 0.5  # it was 5 s when those that waited on were moved each time
+        assert hesitant.received_ == waiting
+        one.cut()
 
 
 async def test_messages_come_back_in_order(raw: Raw) -> None:
@@ -363,6 +477,9 @@ BREACHES: dict[str, tuple[bytes, int]] = {
     "a close of one byte": (client_frame(CLOSE, b"\x03"), 1002),
     "a close of a code that is none": (client_frame(CLOSE, (999).to_bytes(2)), 1002),
     "a close of a code that is never sent": (client_frame(CLOSE, (1005).to_bytes(2)), 1002),
+    "a close of the code of no close": (client_frame(CLOSE, (1006).to_bytes(2)), 1002),
+    "a close of a code beyond all codes": (client_frame(CLOSE, (5000).to_bytes(2)), 1002),
+    "a frame without a mask": (b"\x81\x024x", 1002),
     "a close whose reason is not UTF-8": (client_frame(CLOSE, (1000).to_bytes(2) + b"\xff"), 1007),
     "a text that is not UTF-8": (client_frame(TEXT, b"\xff"), 1007),
     "a packet of no type": (client_frame(TEXT, b"x"), 1002),
@@ -392,6 +509,28 @@ async def test_a_breach_ends_the_session_at_once_with_its_code(
     await nothing_left(engine)
     assert above.ends == [Reason.TRANSPORT_ERROR]
     assert b"late" not in above.received_
+
+
+async def test_a_frame_without_a_mask_that_comes_byte_by_byte_is_not_taken(
+    raw: Raw, engine: Engine, above: Above
+) -> None:
+    for byte in (b"\x81", b"\x02", b"4x"):
+        raw.writer.write(byte)
+        await raw.writer.drain()
+        await asyncio.sleep(0)
+    assert (await raw.frame()).payload == (1002).to_bytes(2)
+    raw.writer.write(client_frame(CLOSE, (1002).to_bytes(2)))
+    async with asyncio.timeout(2):  # not after the time that a client has to close its side
+        assert await raw.reader.read() == b""
+    assert above.received_ == []
+    await nothing_left(engine)
+
+
+@pytest.mark.parametrize("code", [1000, 1003, 1014, 3000, 4999])
+async def test_a_close_of_any_other_code_is_a_close(raw: Raw, above: Above, code: int) -> None:
+    raw.writer.write(client_frame(CLOSE, code.to_bytes(2)))
+    assert await raw.end() == 1000
+    assert above.ends == [Reason.TRANSPORT_CLOSE]
 
 
 async def test_who_breaks_the_framing_is_not_kept_waiting_for_the_end(raw: Raw) -> None:
@@ -579,7 +718,9 @@ async def test_one_websocket_too_many_is_closed_and_the_session_stays(site: Site
     await nothing_left(engine)
 
 
-@pytest.mark.parametrize("frames", [("x",), ("5",), ("2probe", "4x"), ("2",), (b"2probe",), ("4x",), ("1",)])
+@pytest.mark.parametrize(
+    "frames", [("x",), ("5",), ("2probe", "4x"), ("2probe", "2probe"), ("2",), (b"2probe",), ("4x",), ("1",)]
+)
 async def test_what_belongs_in_no_upgrade_ends_the_attempt_and_not_the_session(
     site: Site, engine: Engine, frames: tuple[str | bytes, ...]
 ) -> None:
@@ -739,6 +880,32 @@ async def test_a_refusal_can_be_read_by_the_page_that_was_let_in(guarded: tuple[
     async with guarded[0].http.get(guarded[0].polling("x"), headers={"Origin": ALLOWED}) as response:
         assert response.status == 400
         assert response.headers["Access-Control-Allow-Origin"] == ALLOWED
+
+
+async def test_a_refusal_of_a_body_or_a_handshake_can_be_read_too(guarded: tuple[Site, Engine]) -> None:
+    site, engine = guarded
+    url, headers = site.polling(await site.open_polling()), {"Origin": ALLOWED}
+    async with site.http.post(url, data=b"4" * (engine.most_bytes + 1), headers=headers) as response:
+        assert response.status == 413
+        assert response.headers["Access-Control-Allow-Origin"] == ALLOWED
+        assert (await response.json())["code"] == 3
+    async with site.http.get(f"{site.url}{site.path}?EIO=4&transport=websocket", headers=headers) as response:
+        assert response.status == 400
+        assert response.headers["Access-Control-Allow-Origin"] == ALLOWED
+        assert (await response.json())["code"] == 3
+
+
+async def test_an_engine_that_is_shut_down_lets_nobody_in(above: Above) -> None:
+    async with engine_site(above) as (site, engine):
+        await engine.shutdown()
+        async with site.http.get(site.polling()) as response:
+            assert response.status == 503
+        one = await site.plain()
+        one.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket"))
+        assert (await one.answer()).startswith(b"HTTP/1.1 503")
+        one.cut()
+        assert not engine.sessions
+        assert engine._timer is None
 
 
 async def test_an_engine_that_is_shut_down_holds_nobody(above: Above) -> None:

@@ -6,26 +6,25 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import re
 import socket
-import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
+import msgpack
 import pytest
 
 from server.wire import session as sessions
 from server.wire import websocket
 from server.wire.codec import RESERVED
 from tests.people import PATIENCE_S, Instance, Person
+from tests.wire import bare, test_socketio
+from tests.wire.bare import TEXT, client_frame, handshake, until
 
+WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
 FRAME_BYTES = 131_072
-
-Text = Callable[..., Any]
 
 
 @pytest.fixture
@@ -34,78 +33,54 @@ def migrated_database(shared_database: str) -> str:
     return shared_database
 
 
-class Raw:
-    """A websocket without a protocol's manners."""
-
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        self.ws = ws
-
-    async def send(self, *frames: str | bytes) -> None:
-        for frame in frames:
-            with contextlib.suppress(aiohttp.ClientConnectionResetError):  # cut off in the middle of it
-                await (self.ws.send_str(frame) if isinstance(frame, str) else self.ws.send_bytes(frame))
+class Raw(bare.Raw):
+    """A WebSocket without a protocol's manners."""
 
     async def hearing(self, start: str) -> str:
-        """The next text frame that begins so; what is before it is passed over."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                frame = await self.ws.receive()
-                assert frame.type is aiohttp.WSMsgType.TEXT, f"{frame} instead of {start}"
-                if frame.data.startswith(start):
-                    return str(frame.data)
+        """The next text that begins so; what is before it is passed over."""
+        while not (text := await self.text()).startswith(start):
+            pass
+        return text
 
     async def connect(self, person: Person) -> None:
-        await self.send("40" + json.dumps({"token": person.token}))
+        self.send("40" + json.dumps({"token": person.token}))
         await self.hearing('42["hello",')
 
     async def ask(self, frame: str, ack_id: int = 7) -> Any:
         """The answer to an event whose frame begins with 42 or 45 and carries that ack id."""
-        await self.send(frame)
+        self.send(frame)
+        return await self.answer_to(ack_id)
+
+    async def answer_to(self, ack_id: int) -> Any:
+        """What is said to an event that was sent."""
         return json.loads((await self.hearing(f"43{ack_id}")).removeprefix(f"43{ack_id}"))[0]
 
-    async def end(self) -> int | None:
-        """Wait until the server has closed; the close code, None where the transport was cut."""
-        async with asyncio.timeout(PATIENCE_S):
-            while (frame := await self.ws.receive()).type is aiohttp.WSMsgType.TEXT:
-                pass
-        assert frame.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING), frame
-        return self.ws.close_code
+
+def port_of(parley: Instance) -> int:
+    return int(parley.url.rpartition(":")[2])
 
 
 @pytest.fixture
 async def raw(parley: Instance) -> AsyncIterator[Raw]:
-    """A websocket whose Engine.IO session is open, and no more."""
+    """A WebSocket whose Engine.IO session is open, and no more."""
     async with opened(parley) as one:
         yield one
 
 
 @contextlib.asynccontextmanager
-async def opened(parley: Instance, **options: Any) -> AsyncIterator[Raw]:
-    async with parley.http.ws_connect(f"{parley.url}/socket.io/?EIO=4&transport=websocket", **options) as ws:
-        one = Raw(ws)
-        await one.hearing("0{")
-        yield one
-
-
-async def until(seen: Callable[[], object], what: str) -> None:
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not seen():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(what) from None
+async def opened(parley: Instance, **named: Any) -> AsyncIterator[Raw]:
+    one = Raw(*await asyncio.open_connection("127.0.0.1", port_of(parley)))
+    await one.shake(WEBSOCKET, **named)
+    yield one
+    one.cut()
 
 
 async def nothing_left(parley: Instance) -> None:
     """Wait until the instance holds no session, no connection and no registration."""
     wire, delivery = parley.parley.wire, parley.parley.delivery
-    await until(lambda: not wire.sessions, f"{wire.sessions} sessions are left")
+    await test_socketio.nothing_left(wire)
     assert len(wire) == 0
     await until(lambda: not delivery.sockets() and not delivery.watched, f"{delivery.sockets()} are left")
-    assert not wire._admission.addresses
-    assert not any(wire.eio.heartbeat._due.values())
-    assert not wire.environ
-    assert not wire.manager.rooms
 
 
 # malformed frames
@@ -148,29 +123,29 @@ async def test_a_malformed_frame_ends_the_session_at_once(
 ) -> None:
     if connected:
         await raw.connect(await parley.person("amina"))
-    await raw.send(*frames)
+    raw.send(*frames)
     await raw.end()
     await nothing_left(parley)
 
 
 async def test_an_event_before_the_connect_ends_the_session(parley: Instance, raw: Raw) -> None:
-    await raw.send('420["account:me"]')
+    raw.send('420["account:me"]')
     await raw.end()
     await nothing_left(parley)
 
 
 async def test_a_second_connect_ends_the_session(parley: Instance, raw: Raw, amina: Person) -> None:
     await raw.connect(amina)
-    await raw.send("40" + json.dumps({"token": amina.token}))
+    raw.send("40" + json.dumps({"token": amina.token}))
     await raw.end()
     await nothing_left(parley)
 
 
 async def test_an_unknown_namespace_is_refused(parley: Instance, raw: Raw, amina: Person) -> None:
-    await raw.send("40/admin," + json.dumps({"token": amina.token}))
+    raw.send("40/admin," + json.dumps({"token": amina.token}))
     assert json.loads((await raw.hearing("44/admin,")).removeprefix("44/admin,")) == {"message": "Invalid namespace"}
     await raw.connect(amina)
-    await raw.send("40/admin,")
+    raw.send("40/admin,")
     await raw.hearing("44/admin,")
     answer = await raw.ask('427["account:me"]')
     assert answer["ok"]
@@ -179,16 +154,16 @@ async def test_an_unknown_namespace_is_refused(parley: Instance, raw: Raw, amina
 @pytest.mark.parametrize("frame", ['4399["nobody asked"]', '43["nobody asked"]', "3"])
 async def test_what_means_nothing_is_passed_over(raw: Raw, amina: Person, frame: str) -> None:
     await raw.connect(amina)
-    await raw.send(frame)
+    raw.send(frame)
     assert (await raw.ask('427["account:me"]'))["ok"]
 
 
 async def test_a_socket_may_leave_the_namespace(parley: Instance, raw: Raw, amina: Person) -> None:
     await raw.connect(amina)
-    await raw.send("41")
+    raw.send("41")
     await until(lambda: not len(parley.parley.wire), "the connection is left")
     assert parley.parley.delivery.sockets() == []
-    await raw.ws.close()
+    raw.cut()
     await nothing_left(parley)
 
 
@@ -197,17 +172,15 @@ async def test_a_socket_that_is_cut_in_the_middle_of_its_connect_leaves_nothing(
 ) -> None:
     for _ in range(5):
         async with opened(parley) as one:
-            await one.send("40" + json.dumps({"token": amina.token}))
-            transport = one.ws._response.connection.transport  # type: ignore[union-attr]
-            transport.abort()
+            one.send("40" + json.dumps({"token": amina.token}))
     await until(lambda: not parley.parley.dispatcher._tasks, "tasks")
     await nothing_left(parley)
 
 
 async def test_a_frame_over_the_bound_closes_with_1009(parley: Instance, raw: Raw, amina: Person) -> None:
     await raw.connect(amina)
-    await raw.send('42["message:send","' + "x" * FRAME_BYTES + '"]')
-    assert await raw.end() == aiohttp.WSCloseCode.MESSAGE_TOO_BIG == 1009
+    raw.send('42["message:send","' + "x" * FRAME_BYTES + '"]')
+    assert await raw.end() == 1009
     await nothing_left(parley)
 
 
@@ -223,7 +196,7 @@ async def test_without_a_connect_the_socket_is_closed(new_instance: Callable[...
     parley: Instance = await new_instance(PARLEY_CONNECT_TIMEOUT_MS="500")
     began = time.monotonic()
     async with opened(parley) as silent:
-        await silent.send("40/other,")  # a refused one is none
+        silent.send("40/other,")  # a refused one is none
         await silent.end()
     assert time.monotonic() - began < 3
     person = await parley.person("amina")
@@ -238,15 +211,43 @@ async def test_without_a_connect_the_socket_is_closed(new_instance: Callable[...
 
 async def test_bytes_are_invalid_and_the_socket_lives(raw: Raw, amina: Person) -> None:
     await raw.connect(amina)
-    await raw.send('451-7["message:send",{"_placeholder":true,"num":0}]')
-    await raw.send(b"\x00\xff")
-    answer = json.loads((await raw.hearing("437")).removeprefix("437"))[0]
+    raw.send('451-7["message:send",{"_placeholder":true,"num":0}]')
+    raw.send(b"\x00\xff")
+    answer = await raw.answer_to(7)
     assert answer["error"]["code"] == "invalid"
-    await raw.send('451-7["message:send",{"text":{"_placeholder":true,"num":0}}]')
-    await raw.send(b"text")
-    answer = json.loads((await raw.hearing("437")).removeprefix("437"))[0]
+    raw.send('451-7["message:send",{"text":{"_placeholder":true,"num":0}}]')
+    raw.send(b"text")
+    answer = await raw.answer_to(7)
     assert answer["error"]["code"] == "invalid"
     assert (await raw.ask('427["account:me"]'))["ok"]
+
+
+@pytest.mark.parametrize("levels", [17, 600])
+@pytest.mark.parametrize("head", ["42", "450-", "451-"])
+async def test_what_nests_too_deep_is_too_large_and_the_socket_lives(
+    raw: Raw, amina: Person, head: str, levels: int
+) -> None:
+    await raw.connect(amina)
+    raw.send(f'{head}7["message:send",{"[" * levels + "]" * levels}]')
+    if head == "451-":
+        raw.send(b"a")
+    answer = await raw.answer_to(7)
+    assert (answer["error"]["code"], answer["error"]["limit"]) == ("too_large", 16)
+    assert (await raw.ask('427["account:me"]'))["ok"]
+
+
+@pytest.mark.parametrize("payload", [b"\x91" * 600 + b"\xc0", b"\xdc\x28\x00" + b"\xc0" * 10_240], ids=["deep", "long"])
+async def test_msgpack_over_a_bound_is_answered_as_json_is(raw: Raw, amina: Person, payload: bytes) -> None:
+    event = {"type": 2, "nsp": "/", "id": 7, "data": ["user:search", None]}
+    raw.send(msgpack.packb({"type": 0, "nsp": "/", "data": {"token": amina.token}}))
+    raw.send(msgpack.packb(event)[:-1] + payload)
+    raw.send(msgpack.packb({"type": 2, "nsp": "/", "id": 8, "data": ["account:me"]}))
+    answers: dict[int, Any] = {}
+    while 8 not in answers:
+        packet = msgpack.unpackb((await raw.frame()).payload)
+        answers[packet.get("id")] = packet["data"]
+    assert answers[7][0]["error"]["code"] == ("too_large" if payload.startswith(b"\x91") else "invalid")
+    assert answers[8][0]["ok"]
 
 
 @pytest.mark.parametrize("text", [r"\ud800", r"a\udfffb", r"\udc00\ud800", r"\u0000"])
@@ -287,7 +288,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("auth", "code"), REFUSED.values(), ids=REFUSED)
 async def test_a_connect_that_is_refused_says_why(parley: Instance, raw: Raw, auth: str, code: str) -> None:
-    await raw.send("40" + auth)
+    raw.send("40" + auth)
     refusal = json.loads((await raw.hearing("44")).removeprefix("44"))
     assert refusal.keys() == {"message", "data"}
     assert refusal["message"]
@@ -298,13 +299,13 @@ async def test_a_connect_that_is_refused_says_why(parley: Instance, raw: Raw, au
         assert refusal["data"]["limit"] > 0
     assert len(parley.parley.wire) == 0
     assert parley.parley.delivery.sockets() == []
-    await raw.send("42" + json.dumps(["account:me"]))  # refused is not connected
+    raw.send("42" + json.dumps(["account:me"]))  # refused is not connected
     await raw.end()
     await nothing_left(parley)
 
 
 async def test_after_a_refusal_a_right_token_is_let_in(raw: Raw, amina: Person) -> None:
-    await raw.send('40{"token":"x"}')
+    raw.send('40{"token":"x"}')
     await raw.hearing("44")
     await raw.connect(amina)
 
@@ -320,59 +321,34 @@ async def test_a_socket_ends_with_its_token(parley: Instance, raw: Raw) -> None:
 
 
 async def test_compression_is_not_agreed_to(parley: Instance) -> None:
-    async with opened(parley, compress=15) as one:
-        assert not one.ws.compress
+    async with opened(parley, headers={"Sec-WebSocket-Extensions": "permessage-deflate"}) as one:
+        assert b"Sec-WebSocket-Extensions" not in one.head
 
 
 # clients that don't read
 
 
-class Deaf:
-    """A websocket on a plain TCP socket with a small receive buffer, which reads only when told to."""
+class Deaf(bare.Deaf):
+    """A WebSocket on a plain socket with a small buffer, which reads only when told to."""
 
     def __init__(self, parley: Instance) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.socket.setblocking(False)
-        self._address = ("127.0.0.1", int(parley.url.rpartition(":")[2]))
+        super().__init__(port_of(parley))
 
     async def connect(self, person: Person, **auth: Any) -> str:
         """Connect as that person, read up to the hello, and no further; the session's id."""
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(self.socket, self._address)
-        key = base64.b64encode(os.urandom(16)).decode()
-        await loop.sock_sendall(
-            self.socket,
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\n"
-            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode(),
-        )
+        await self.ask(handshake(WEBSOCKET))
         opening = await self.until(b'"maxPayload"')
-        await loop.sock_sendall(self.socket, _frame("40" + json.dumps({"token": person.token, **auth})))
+        await self.send(client_frame(TEXT, b"40" + json.dumps({"token": person.token, **auth}).encode()))
         await self.until(b'["hello"')
         return opening.partition(b'"sid":"')[2].partition(b'"')[0].decode()
 
-    async def until(self, expected: bytes) -> bytes:
-        """Read until this has come; all that was read."""
-        read = b""
-        async with asyncio.timeout(PATIENCE_S):
-            while expected not in read:
-                read += await asyncio.get_running_loop().sock_recv(self.socket, 4096)
-        return read
-
-
-def _frame(text: str) -> bytes:
-    """A text frame as clients send them, masked by zeros."""
-    data = text.encode()
-    assert 125 < len(data) < 65_536
-    return b"\x81\xfe" + struct.pack("!H", len(data)) + bytes(4) + data
-
 
 @pytest.fixture
-def deaf(parley: Instance) -> AsyncIterator[Deaf]:
+def deaf(parley: Instance) -> Iterator[Deaf]:
     for listening in parley.parley._site._server.sockets:  # the kernel would take 4 MB for a client on this machine
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     one = Deaf(parley)
-    yield one  # type: ignore[misc]
+    yield one
     one.socket.close()
 
 
@@ -470,7 +446,7 @@ async def test_a_slow_client_that_keeps_reading_is_left_alone(
             await other.send(their_chat, "🌙" * 10_000)
     async with asyncio.timeout(30):
         while session.backlog:
-            await asyncio.get_running_loop().sock_recv(deaf.socket, 65_536)
+            await deaf.take(65_536)
     assert not session.is_closed
 
 
@@ -533,7 +509,7 @@ async def test_a_post_may_come_in_pieces_and_hold_many_packets(
         assert response.status == 200
     sends = [{"conversation_id": their_chat, "client_id": f"c{n}", "text": str(n)} for n in range(100)]
     body = "\x1e".join(f"42{n}" + json.dumps(["message:send", send]) for n, send in enumerate(sends)).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(parley.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(parley))
     head = f"POST {path.removeprefix(parley.url)} HTTP/1.1\r\nHost: parley\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body[:5_000])
     async with parley.http.get(f"{parley.url}/healthz") as response:  # by now the first piece has arrived

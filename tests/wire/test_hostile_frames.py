@@ -14,8 +14,9 @@ import pytest
 
 from server.logs import BadRequests
 from tests.people import Instance
+from tests.wire.bare import until
 from tests.wire.hostile import Mischief, besiege
-from tests.wire.test_guards import nothing_left, until
+from tests.wire.test_guards import nothing_left, port_of
 
 FRAMES = 2_000
 SEED = 20_261_121
@@ -53,7 +54,7 @@ async def test_bad_input_breaks_nothing_and_leaves_nothing(
     ids = [chat, *(person.user_id for person in people)]
     mischief = Mischief(SEED, [person.token for person in people], ids)
     began = time.monotonic()
-    tally = await besiege(int(parley.url.rpartition(":")[2]), mischief, FRAMES, 8)
+    tally = await besiege(port_of(parley), mischief, FRAMES, 8)
     assert not tally.wrong, tally.wrong[:3]
     assert tally.ends["lives"] > 20, tally
     assert sum(count for end, count in tally.ends.items() if end.startswith("closed with")) > 20, tally

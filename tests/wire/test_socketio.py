@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -14,7 +15,8 @@ import socketio
 from aiohttp import web
 
 from server.wire import Server
-from tests.wire.bare import PATIENCE_S, Raw, Site, serving, until
+from tests.wire import bare
+from tests.wire.bare import PATIENCE_S, TEXT, Raw, Site, client_frame, handshake, serving, until
 
 TRANSPORTS = pytest.mark.parametrize("transports", [["websocket"], ["polling"], ["polling", "websocket"]], ids="+".join)
 
@@ -33,7 +35,9 @@ async def server_site(server: Server) -> AsyncIterator[Site]:
 
 
 async def nothing_left(server: Server) -> None:
-    await until(lambda: not server.sessions and not server.eio._tasks, "a session is left, or a task")
+    """Wait until the server holds no session, nobody who is in a namespace, and no task."""
+    await bare.nothing_left(server.eio)
+    await until(lambda: not server.eio._tasks, "a task is left")
     assert not server.environ
     assert not server.manager.rooms
     assert not server.manager.callbacks
@@ -75,6 +79,48 @@ async def joined(raw: Raw, namespace: str = "/", auth: str = "") -> str:
     assert answer.startswith(f"40{where}"), answer
     sid: str = json.loads(answer.removeprefix(f"40{where}"))["sid"]
     return sid
+
+
+# who may open a session
+
+
+async def test_what_is_no_handshake_takes_nothing_of_what_handshakes_may() -> None:
+    async with server_site(Server(handshakes=SimpleNamespace(per_second=0.001, burst=1))) as site:
+        for _ in range(3):
+            async with site.http.get(f"{site.url}{site.path}?EIO=4&transport=websocket") as response:
+                assert response.status == 400
+        raw = await site.raw()
+        raw.cut()
+        async with site.http.get(site.polling()) as response:
+            assert response.status == 503
+
+
+async def test_an_address_has_no_more_sessions_than_it_may_though_they_are_opened_at_once() -> None:
+    waits, may = asyncio.Event(), asyncio.Event()
+
+    async def signal(request: web.Request, response: web.StreamResponse) -> None:
+        if response.status == 101:
+            waits.set()
+            await may.wait()
+
+    server, app = Server(per_address=1), web.Application()
+    app.on_response_prepare.append(signal)
+    server.attach(app)
+    async with serving(app) as site:
+        first = await site.plain()
+        first.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket"))
+        await waits.wait()
+        async with site.http.get(site.polling()) as response:
+            assert response.status == 429
+        first.cut()
+        await until(lambda: site.requests <= 1, "its connection is kept")
+        may.set()
+        await until(lambda: not server._admission.addresses, "who has not come is still counted")
+        await site.open_polling()
+        async with site.http.get(site.polling()) as response:
+            assert response.status == 429
+        await server.shutdown()
+        assert not server._admission.addresses
 
 
 # connects
@@ -205,7 +251,7 @@ async def test_a_client_that_goes_while_it_is_judged_leaves_nothing(server: Serv
     raw.cut()
     let_in.set()
     await nothing_left(server)
-    assert len(left) <= 1
+    assert len(left) == 1  # it was let in, and went
 
 
 async def test_a_handler_that_breaks_at_the_connect_ends_the_session(server: Server, site: Site) -> None:
@@ -217,6 +263,12 @@ async def test_a_handler_that_breaks_at_the_connect_ends_the_session(server: Ser
     raw.send("40")
     assert await raw.end() is None
     await nothing_left(server)
+
+
+async def test_a_namespace_that_is_no_text_ends_the_session(site: Site) -> None:
+    raw = await site.raw()
+    raw.writer.write(client_frame(TEXT, b"40/custom?a=\xff,"))
+    assert await raw.end() == 1007
 
 
 async def test_a_second_connect_ends_the_session(site: Site) -> None:
@@ -408,12 +460,29 @@ async def test_a_call_that_nobody_answers_ends_with_its_time_out(server: Server,
     sid = await joined(raw)
     with pytest.raises(socketio.exceptions.TimeoutError):
         await server.call("x", to=sid, timeout=0.05)
+    assert list(server.manager.callbacks[sid]) == [0]  # where the next id comes from, and nothing that waits
     assert await raw.text() == '421["x"]'
     raw.send("431[5]", "431[6]", "439[7]", "43[8]")
     again = asyncio.ensure_future(server.call("x", to=sid, timeout=PATIENCE_S))
     assert await raw.text() == '422["x"]'
     raw.send("432[9]")
     assert await again == 9
+    raw.cut()
+
+
+async def test_a_call_that_is_broken_off_leaves_nothing(server: Server, site: Site) -> None:
+    raw = await site.raw()
+    sid = await joined(raw)
+    call = asyncio.ensure_future(server.call("x", to=sid))
+    assert await raw.text() == '421["x"]'
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(TypeError):
+        await server.call("x", object(), to=sid)
+    with pytest.raises(ValueError, match="one client"):
+        await server.call("x")
+    assert list(server.manager.callbacks[sid]) == [0]
     raw.cut()
 
 

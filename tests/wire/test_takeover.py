@@ -6,14 +6,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from aiohttp import web, web_protocol
 from aiohttp._websocket.helpers import ws_ext_parse
 from aiohttp._websocket.models import WebSocketError
@@ -21,7 +20,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from aiohttp.http_websocket import WSMsgType
 
 from server.wire.engineio import Engine
-from server.wire.websocket import Switching, WebSocket
+from server.wire.websocket import WebSocket
 from tests.wire.bare import (
     BINARY,
     CLOSE,
@@ -143,22 +142,14 @@ def test_an_offer_of_compression_is_parsed_to_its_window(offer: str | None, wind
 
 
 def test_the_protocol_has_what_the_takeover_touches() -> None:
-    slots = set(web_protocol.RequestHandler.__slots__) | {"transport", "_reading_paused"}
-    assert {"_message_tail", "transport", "_reading_paused", "_buffer_paused"} <= slots | {
-        name for base in web_protocol.RequestHandler.__mro__ for name in getattr(base, "__slots__", ())
-    }, "the attributes that `Switching.begin` reads and sets are gone"
+    there = {name for base in web_protocol.RequestHandler.__mro__ for name in getattr(base, "__slots__", ())}
+    touched = {"_message_tail", "transport", "_reading_paused", "_buffer_paused"}
+    assert touched <= there, "the attributes that `Switching.begin` reads and sets are gone"
+
+
+def test_a_response_has_what_the_one_that_switches_says_otherwise() -> None:
+    assert {"_send_headers_immediately", "_eof_sent", "_req"} <= vars(web.StreamResponse).keys()
     assert asyncio.iscoroutinefunction(web.StreamResponse.write_eof)
-
-
-def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(work)
-
-
-LOOPS = pytest.mark.parametrize(
-    "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
-)
-Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @asynccontextmanager
@@ -178,105 +169,81 @@ async def engine_behind(
         await engine.shutdown()
 
 
-@LOOPS
-def test_the_protocol_of_the_transport_is_ours_and_aiohttp_keeps_no_task(loop_factory: Factory) -> None:
-    async def work() -> None:
-        async with engine_behind() as (site, engine, above):
-            before = len(asyncio.all_tasks())
-            raws = [await site.raw() for _ in range(20)]
-            for session in above.sessions:
-                assert isinstance(session._ws, WebSocket)
-                assert session._ws.transport.get_protocol() is session._ws, "set_protocol is not what it was"
-            await until(lambda: len(asyncio.all_tasks()) <= before, "aiohttp's task of the connection is not over")
-            handlers = [each for each in gc.get_objects() if isinstance(each, web_protocol.RequestHandler)]
-            standing = [each for each in handlers if each.transport is not None]
-            assert len(standing) <= 1, "aiohttp still counts the connection as its own"
-            for raw in raws:
-                raw.send("4x")
-                assert await raw.text() == "4x"
-                raw.cut()
-            await until(lambda: not engine.sessions)
-
-    run(loop_factory, work())
-
-
-@LOOPS
-def test_bytes_right_behind_the_handshake_are_not_lost(loop_factory: Factory) -> None:
-    async def work() -> None:
-        async with engine_behind() as (site, _, above):
-            whole = client_frame(TEXT, b"4first") + client_frame(TEXT, b"4" + b"x" * 70_000)
-            for cut_at in (len(whole), 1, 3, 9, len(whole) - 1):
-                raw = await site.plain()
-                behind = whole[:cut_at]
-                await raw.shake(f"{site.path}?EIO=4&transport=websocket", behind=behind)
-                raw.writer.write(whole[cut_at:])
-                assert await raw.text() == "4first"
-                assert await raw.text() == "4" + "x" * 70_000
-                raw.cut()
-            assert len(above.received_) == 10
-
-    run(loop_factory, work())
-
-
-@LOOPS
-def test_bytes_right_behind_the_handshake_of_an_upgrade_are_not_lost(loop_factory: Factory) -> None:
-    async def work() -> None:
-        async with engine_behind() as (site, _, _):
-            sid = await site.open_polling()
-            raw = await site.plain()
-            path = f"{site.path}?EIO=4&transport=websocket&sid={sid}"
-            await raw.shake(path, behind=client_frame(TEXT, b"2probe"), opens=False)
-            assert await raw.text() == "3probe"
-            raw.send("5", "4x")
+async def test_the_protocol_of_the_transport_is_ours_and_aiohttp_keeps_no_task() -> None:
+    async with engine_behind() as (site, engine, above):
+        before = len(asyncio.all_tasks())
+        raws = [await site.raw() for _ in range(20)]
+        for session in above.sessions:
+            assert isinstance(session._ws, WebSocket)
+            assert session._ws.transport.get_protocol() is session._ws, "set_protocol is not what it was"
+        await until(lambda: len(asyncio.all_tasks()) <= before, "aiohttp's task of the connection is not over")
+        handlers = [each for each in gc.get_objects() if isinstance(each, web_protocol.RequestHandler)]
+        standing = [each for each in handlers if each.transport is not None]
+        assert len(standing) <= 1, "aiohttp still counts the connection as its own"
+        for raw in raws:
+            raw.send("4x")
             assert await raw.text() == "4x"
             raw.cut()
+        await until(lambda: not engine.sessions)
 
-    run(loop_factory, work())
 
-
-@LOOPS
-def test_a_breach_right_behind_the_handshake_ends_it_with_its_code(loop_factory: Factory) -> None:
-    async def work() -> None:
-        async with engine_behind() as (site, engine, _):
+async def test_bytes_right_behind_the_handshake_are_not_lost() -> None:
+    async with engine_behind() as (site, _, above):
+        whole = client_frame(TEXT, b"4first") + client_frame(TEXT, b"4" + b"x" * 70_000)
+        for cut_at in (len(whole), 1, 3, 9, len(whole) - 1):
             raw = await site.plain()
-            await raw.shake(f"{site.path}?EIO=4&transport=websocket", behind=client_frame(0x3, b""))
-            assert await raw.end() == 1002
-            await until(lambda: not engine.sessions)
-
-    run(loop_factory, work())
-
-
-@LOOPS
-def test_a_client_that_goes_during_the_handshake_leaves_nothing(loop_factory: Factory) -> None:
-    async def work() -> None:
-        async with engine_behind() as (site, engine, above):
-            for _ in range(20):
-                raw = await site.plain()
-                raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket"))
-                raw.cut()
-            raw = await site.raw()
+            behind = whole[:cut_at]
+            await raw.shake(f"{site.path}?EIO=4&transport=websocket", behind=behind)
+            raw.writer.write(whole[cut_at:])
+            assert await raw.text() == "4first"
+            assert await raw.text() == "4" + "x" * 70_000
             raw.cut()
-            await until(lambda: not engine.sessions)
-            assert len(above.ends) == len(above.sessions)
-
-    run(loop_factory, work())
+        assert len(above.received_) == 10
 
 
-@LOOPS
-def test_a_request_before_the_handshake_on_the_same_connection_is_no_matter(loop_factory: Factory) -> None:
-    async def work() -> None:
-        async with engine_behind() as (site, _, _):
+async def test_bytes_right_behind_the_handshake_of_an_upgrade_are_not_lost() -> None:
+    async with engine_behind() as (site, _, _):
+        sid = await site.open_polling()
+        raw = await site.plain()
+        path = f"{site.path}?EIO=4&transport=websocket&sid={sid}"
+        await raw.shake(path, behind=client_frame(TEXT, b"2probe"), opens=False)
+        assert await raw.text() == "3probe"
+        raw.send("5", "4x")
+        assert await raw.text() == "4x"
+        raw.cut()
+
+
+async def test_a_breach_right_behind_the_handshake_ends_it_with_its_code() -> None:
+    async with engine_behind() as (site, engine, _):
+        raw = await site.plain()
+        await raw.shake(f"{site.path}?EIO=4&transport=websocket", behind=client_frame(0x3, b""))
+        assert await raw.end() == 1002
+        await until(lambda: not engine.sessions)
+
+
+async def test_a_client_that_goes_during_the_handshake_leaves_nothing() -> None:
+    async with engine_behind() as (site, engine, above):
+        for _ in range(20):
             raw = await site.plain()
-            raw.writer.write(f"GET {site.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            head = await raw.answer()
-            assert head.startswith(b"HTTP/1.1 400")
-            size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-            await raw.reader.readexactly(size)
-            await raw.shake(f"{site.path}?EIO=4&transport=websocket", behind=client_frame(TEXT, b"4x"))
-            assert await raw.text() == "4x"
+            raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket"))
             raw.cut()
+        raw = await site.raw()
+        raw.cut()
+        await until(lambda: not engine.sessions)
+        assert len(above.ends) == len(above.sessions)
 
-    run(loop_factory, work())
+
+async def test_a_request_before_the_handshake_on_the_same_connection_is_no_matter() -> None:
+    async with engine_behind() as (site, _, _):
+        raw = await site.plain()
+        raw.writer.write(f"GET {site.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await raw.answer()
+        assert head.startswith(b"HTTP/1.1 400")
+        size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        await raw.reader.readexactly(size)
+        await raw.shake(f"{site.path}?EIO=4&transport=websocket", behind=client_frame(TEXT, b"4x"))
+        assert await raw.text() == "4x"
+        raw.cut()
 
 
 # what is around the route
@@ -330,6 +297,59 @@ async def test_a_signal_that_breaks_leaves_nothing_of_an_upgrade() -> None:
         assert engine.sessions[sid]._probe is None
 
 
+@asynccontextmanager
+async def amid_the_handshake() -> AsyncIterator[tuple[Site, Engine, Above, asyncio.Event, asyncio.Event]]:
+    """An engine whose 101s wait until they may go on, and say that they do."""
+    waits, may = asyncio.Event(), asyncio.Event()
+
+    async def signal(request: web.Request, response: web.StreamResponse) -> None:
+        if response.status == 101:
+            waits.set()
+            await may.wait()
+
+    async with engine_behind(signal=signal) as (site, engine, above):
+        yield site, engine, above, waits, may
+
+
+async def test_a_session_that_ends_amid_the_handshake_of_its_upgrade_is_not_taken_over() -> None:
+    async with amid_the_handshake() as (site, engine, _, waits, may):
+        sid = await site.open_polling()
+        raw = await site.plain()
+        raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket&sid={sid}"))
+        await waits.wait()
+        assert await site.post(sid, "1") == 200
+        may.set()
+        assert (await raw.answer()).startswith(b"HTTP/1.1 101")
+        assert await raw.end() == 1000
+        assert not engine.sessions
+
+
+async def test_an_engine_that_is_shut_down_amid_a_handshake_holds_nobody() -> None:
+    async with amid_the_handshake() as (site, engine, above, waits, may):
+        raw = await site.plain()
+        raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket"))
+        await waits.wait()
+        await engine.shutdown()
+        may.set()
+        await until(lambda: above.ends, "a session stands")
+        assert not engine.sessions
+        assert engine._timer is None
+        raw.cut()
+
+
+async def test_who_goes_amid_the_handshake_has_not_come() -> None:
+    async with amid_the_handshake() as (site, engine, above, waits, may):
+        raw = await site.plain()
+        raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket"))
+        await waits.wait()
+        raw.cut()
+        await until(lambda: not site.requests, "its connection is kept")
+        may.set()
+        await until(lambda: above.not_opened_ == 1, "it is still on its way")
+        assert not above.sessions
+        assert not engine.sessions
+
+
 NO_HANDSHAKES: dict[str, dict[str, str]] = {
     "no upgrade": {"Upgrade": "", "Connection": "keep-alive"},
     "another upgrade": {"Upgrade": "h2c"},
@@ -364,6 +384,15 @@ async def test_the_key_of_the_specification_is_answered_as_it_stands_there() -> 
         raw.cut()
 
 
+async def test_a_handshake_is_of_http_1_1() -> None:
+    async with engine_behind() as (site, engine, _):
+        raw = await site.plain()
+        raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket").replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        assert (await raw.answer()).split()[1] == b"400"
+        raw.cut()
+        assert not engine.sessions
+
+
 async def test_a_handshake_is_a_get() -> None:
     async with engine_behind() as (site, engine, _):
         sid = await site.open_polling()
@@ -373,7 +402,3 @@ async def test_a_handshake_is_a_get() -> None:
         assert (await raw.answer()).startswith(b"HTTP/1.1 400")
         raw.cut()
         assert engine.sessions[sid]._probe is None
-
-
-def test_a_response_that_switches_says_nothing_of_a_length() -> None:
-    assert Switching._length_check is False
