@@ -154,3 +154,41 @@ WARNINGS = {"our warning", *(f"{library} warning" for library in LIBRARIES)}
 def test_a_level_leaves_out_what_is_below_it_and_what_says_what_travels(level: str, more: set[str]) -> None:
     events = {json.loads(line)["event"] for line in said(LEVELS, level=level).splitlines()}
     assert events == WARNINGS | more
+
+
+SERVE_GARBAGE = """
+import asyncio
+from aiohttp import web
+
+async def main():
+    async def fail(request):
+        raise LookupError("a bug of ours")
+    async def read(request):
+        await request.read()
+    app = web.Application()
+    app.router.add_get("/fail", fail)
+    app.router.add_post("/read", read)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    head = b" HTTP/1.1\\r\\nHost: here\\r\\nConnection: close\\r\\n"
+    garbage = b"POST /read" + head + b"Transfer-Encoding: chunked\\r\\n\\r\\nhunter2\\r\\n"
+    for sent in (b"hunter2 is no HTTP\\r\\n\\r\\n", garbage, b"GET /fail" + head + b"\\r\\n"):
+        reader, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(sent)
+        print((await reader.read())[9:12].decode(), file=sys.stderr)
+        writer.close()
+    await runner.cleanup()
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_no_http_is_answered_and_not_logged_while_a_bug_is() -> None:
+    text = said(SERVE_GARBAGE)
+    assert "hunter2" not in text
+    statuses = [line for line in text.splitlines() if line.isdigit()]
+    logged = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert statuses == ["400", "400", "500"]
+    assert len(logged) == 1
+    assert "a bug of ours" in logged[0]["exception"]
