@@ -52,6 +52,11 @@ class Polling:
         return self._waiting + self._untaken
 
     @property
+    def is_polled(self) -> bool:
+        """Whether a poll waits."""
+        return self._poll is not None
+
+    @property
     def is_deserted(self) -> bool:
         """Whether the client whose poll waits has gone."""
         return self._poll is not None and self._connection is not None and self._connection.is_closing()

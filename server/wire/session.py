@@ -450,11 +450,13 @@ class Session:
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.abort()
+        lingers = False
         if self._polling is not None:
+            # Whoever polls is told by its next poll; who has said goodbye by the one that waits, or is on its way.
+            lingers = not (cut or (last == NOOP and self._polling.is_polled))
             self._polling.end(cut=cut, last=last)
         self._release()
-        # Whoever polls is told by its next poll, which only one that has said goodbye does not make.
-        self._engine.ended(self, lingers=self._polling is not None and not cut and last != NOOP)
+        self._engine.ended(self, lingers=lingers)
         self._engine.above.ended(self, reason)
 
 

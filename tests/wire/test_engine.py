@@ -755,6 +755,13 @@ async def test_an_attempt_that_is_cut_leaves_the_session_polling(site: Site, eng
     assert above.ends == []
 
 
+async def test_a_goodbye_that_overtakes_a_poll_still_lets_it_end(site: Site, engine: Engine) -> None:
+    sid = await site.open_polling()
+    assert await site.post(sid, "1") == 200
+    assert await site.poll(sid) == "6"
+    await nothing_left(engine)
+
+
 async def test_an_attempt_that_comes_to_nothing_is_cut(
     site: Site, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -772,6 +779,7 @@ async def test_an_attempt_ends_with_its_session(site: Site, engine: Engine) -> N
     one = await trying(site, sid)
     assert await site.post(sid, "1") == 200
     assert await one.end() is None
+    assert await site.poll(sid) == "6"
     await nothing_left(engine)
 
 

@@ -318,6 +318,7 @@ async def test_a_session_that_ends_amid_the_handshake_of_its_upgrade_is_not_take
         raw.writer.write(handshake(f"{site.path}?EIO=4&transport=websocket&sid={sid}"))
         await waits.wait()
         assert await site.post(sid, "1") == 200
+        assert await site.poll(sid) == "6"
         may.set()
         assert (await raw.answer()).startswith(b"HTTP/1.1 101")
         assert await raw.end() == 1000
