@@ -38,6 +38,7 @@ SETTINGS = {
     "PARLEY_CONNECT_TIMEOUT_MS": "2000",
     "PARLEY_POOL_MIN": "10",
     "PARLEY_POOL_MAX": "10",
+    "PARLEY_RATE_HANDSHAKES": "off",  # they come faster than any server should be asked for
 }
 
 Held = dict[str, int]
