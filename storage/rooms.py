@@ -42,9 +42,9 @@ class LoggedEvent(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """How much a client has missed in a room."""
+    """How much a client has missed in a room; `n` is its place among those asked for."""
 
-    room_id: UUID
+    n: int
     events: int
     bytes: int
 
@@ -141,10 +141,13 @@ async def list_events(
     ]
 
 
-async def measure_events(db: Connection, spans: Sequence[tuple[UUID, int, int]]) -> list[Measured]:
-    """How many events, and of how many bytes, lie behind each (room, after) up to its head; none: no row."""
+async def measure_events(db: Connection, spans: Sequence[tuple[UUID, int, int]]) -> list[Measured | None]:
+    """How many events, and of how many bytes, lie behind each (room, after) up to its head; None where none do."""
     room_ids, afters, heads = ([span[n] for span in spans] for n in range(3))
-    return [row async for row in sql.measure_events(db, room_ids=room_ids, afters=afters, heads=heads)]
+    found: list[Measured | None] = [None] * len(spans)
+    async for row in sql.measure_events(db, room_ids=room_ids, afters=afters, heads=heads):
+        found[row.n - 1] = row
+    return found
 
 
 async def count_events(db: Connection, room_id: UUID, after: int, head: int) -> int:

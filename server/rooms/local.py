@@ -12,7 +12,7 @@ from server.wire import Connection, send_all
 
 TAIL_EVENTS = 256  # of one room
 TAIL_BYTES = 64 * 1024
-TAILS_BYTES = 12 * 1024 * 1024  # of all rooms
+TAILS_BYTES = 6 * 1024 * 1024  # of all rooms
 EVENT_BYTES = 300  # what an event takes beside its payload (its objects, and its place in the tail)
 
 

@@ -125,16 +125,13 @@ async def read(
     return found
 
 
-async def measure(db: Connection, afters: Mapping[Room, int], heads: Mapping[Room, int]) -> dict[Room, int]:
-    """The bytes of the payloads behind each `after` up to each head; without the rooms of which some has been swept."""
-    by_id = {room.id: room for room in afters}
-    rows = await table.measure_events(db, [(room.id, after, heads[room]) for room, after in afters.items()])
-    found = {by_id[row.room_id]: row for row in rows}
-    return {
-        room: row.bytes
-        for room, after in afters.items()
-        if (row := found.get(room)) is not None and row.events == heads[room] - after
-    }
+async def measure(db: Connection, spans: Sequence[tuple[Room, int, int]]) -> list[int | None]:
+    """The bytes of the payloads behind each room's `after` up to its head; None where some of that has been swept."""
+    found = await table.measure_events(db, [(room.id, after, head) for room, after, head in spans])
+    return [
+        row.bytes if row is not None and row.events == head - after else None
+        for row, (_, after, head) in zip(found, spans, strict=True)
+    ]
 
 
 def follow(events: Sequence[Event], after: int) -> bool:

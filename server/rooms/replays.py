@@ -1,9 +1,9 @@
 """What a socket has missed: how much of it a connect may be served, and sending it at the client's pace.
 
-It is taken from memory where that has all of it, else read from the log, by a bounded number of readers at once.
+It is taken from memory where that has all of it, else read from the log, for as many sockets as ask at once together:
+after a restart they all do, and most for the same.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,16 +15,24 @@ from server.rooms.local import Joiner, LocalRoom
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.sockets import Socket
-from storage import Database
+from storage import Connection, Database, Gathering
 
 REPLAY_EVENTS = 2_000  # of one connect
 REPLAY_BYTES = 1024 * 1024  # of one connect
 MEASURED_EVENTS = 5 * REPLAY_EVENTS  # of one connect: events that are only measured cost PostgreSQL all the same
-PAGE_ROWS, PAGE_BYTES = 500, 256 * 1024  # read at once for one socket
-READERS = 4  # replays that read from PostgreSQL at the same time; the others wait without a connection
+PAGE_ROWS, PAGE_BYTES = 500, 256 * 1024  # read at once for one room
+PAGES, PAGES_ROWS, PAGES_BYTES = 64, 2_000, 1024 * 1024  # of one statement, for all that ask
+MEASURES = 8  # connects that one statement measures for
+READERS = 2  # statements of either kind under way; who comes meanwhile shares the next
 
 
 logger = structlog.get_logger("parley.rooms")
+
+Place = tuple[Room, int]
+"""A room, and a position in it."""
+
+Span = tuple[Room, int, int]
+"""A room, and what lies behind a position up to its head."""
 
 LetBack = Callable[[Socket, Room, int], None]
 """Called for a socket that was taken out, with the room and the removal's seq."""
@@ -37,7 +45,8 @@ class Replays:
         self._database = database
         self._delivery = delivery
         self._let_back = let_back
-        self._readers = asyncio.Semaphore(READERS)
+        self._pages = Gathering(database, _read, most=PAGES, flights=READERS)
+        self._sizes = Gathering(database, _measure, most=MEASURES, flights=READERS)
 
     async def serve(self, socket: Socket, local: LocalRoom, joiner: Joiner) -> None:
         """Send what follows the joiner's position, until nothing is missing; then open it."""
@@ -78,13 +87,9 @@ class Replays:
 
     async def _page(self, local: LocalRoom, position: int) -> Sequence[Event]:
         """What follows a position, without a hole. Raises LookupError where the log has not all of it any more."""
-        events = local.tail_after(position)
-        if not events:
-            async with self._readers, self._database.connection() as db:
-                found = await log.read(
-                    db, {local.room: position}, room_rows=PAGE_ROWS, rows=PAGE_ROWS, bytes_=PAGE_BYTES
-                )
-            events = found[local.room]
+        events: Sequence[Event] | None = local.tail_after(position) or None
+        while events is None:
+            events = await self._pages.ask((local.room, position))
         if not events or not log.follow(events, position):
             raise LookupError(f"what follows {position} in {local.room} is not there")
         return events
@@ -109,7 +114,9 @@ class Replays:
             unknown = {room: afters[room] for room in together if room not in sizes}
             measurable -= sum(missed[room] for room in unknown)
             if unknown and measurable >= 0:
-                sizes |= await self._measure(unknown, heads)
+                spans = [(room, after, heads[room]) for room, after in unknown.items()]
+                found_sizes = await self._sizes.ask(spans)
+                sizes |= {span[0]: size for span, size in zip(spans, found_sizes, strict=True) if size is not None}
             for room in together:
                 size = sizes.get(room)
                 if size is not None and size <= bytes_:
@@ -126,10 +133,26 @@ class Replays:
                 sizes[room] = sum(event.size for event in tail)
         return sizes
 
-    async def _measure(self, afters: Mapping[Room, int], heads: Mapping[Room, int]) -> dict[Room, int]:
-        """The same by the log; rooms of which some has been swept are left out."""
-        async with self._readers, self._database.connection() as db:
-            return await log.measure(db, afters, heads)
+
+async def _read(db: Connection, asked: Sequence[Place]) -> list[list[Event] | None]:
+    """What follows each position in its room, none where nothing does; None where it had no place in the statement."""
+    afters: dict[Room, int] = {}
+    for room, after in asked:
+        afters[room] = min(after, afters.get(room, after))
+    found = await log.read(db, afters, room_rows=PAGE_ROWS, rows=PAGES_ROWS, bytes_=PAGES_BYTES)
+    events = [event for page in found.values() for event in page]
+    is_full = len(events) >= PAGES_ROWS or sum(event.size for event in events) > PAGES_BYTES - PAGE_BYTES
+    pages: list[list[Event] | None] = []
+    for room, after in asked:
+        page = [event for event in found[room] if event.seq > after]
+        pages.append(page if page or not (is_full or found[room]) else None)
+    return pages
+
+
+async def _measure(db: Connection, asked: Sequence[Sequence[Span]]) -> list[list[int | None]]:
+    """The bytes of each span of each connect; None where some of it has been swept."""
+    sizes = iter(await log.measure(db, [span for spans in asked for span in spans]))
+    return [[next(sizes) for _ in spans] for spans in asked]
 
 
 def _first(waiting: deque[Room], missed: Mapping[Room, int], events: int) -> list[Room]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,10 +15,12 @@ from server.rooms import log, replays
 from server.rooms.delivery import Delivery
 from server.rooms.log import Event
 from server.rooms.names import Room
-from server.rooms.replays import Replays
+from server.rooms.replays import Replays, Span
 from server.rooms.sockets import Socket
 from server.wire.websocket import PACE_BYTES
+from storage import Connection
 from storage import rooms as table
+from storage._db import prepare_connection
 from tests.people import Instance
 from tests.rooms.watching import AT, Watched, stand
 from tests.wire.bare import TEXT, client_frame
@@ -41,10 +43,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many events each measurement reads. An event takes 100 bytes; where 7 are missed they are too large."""
     asked: list[int] = []
 
-    async def measure(_: Any, afters: Mapping[Room, int], heads: Mapping[Room, int]) -> dict[Room, int]:
-        counts = {room: heads[room] - after for room, after in afters.items()}
-        asked.append(sum(counts.values()))
-        return {room: 2**20 + 1 if count == 7 else 100 * count for room, count in counts.items()}
+    async def measure(_: Any, spans: Sequence[Span]) -> list[int | None]:
+        counts = [head - after for _, after, head in spans]
+        asked.append(sum(counts))
+        return [2**20 + 1 if count == 7 else 100 * count for count in counts]
 
     monkeypatch.setattr(log, "measure", measure)
     return asked
@@ -93,6 +95,56 @@ async def test_the_budget_counts_bytes_and_not_characters(
 
 
 # without a hole
+
+
+# what many ask for together
+
+
+@pytest.fixture
+async def db(migrated_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(migrated_database)
+    await prepare_connection(connection)
+    yield connection
+    await connection.close()
+
+
+async def logged(db: Connection, *counts: int) -> list[Room]:
+    """Rooms with so many events each."""
+    rooms = [Room("conversation", uuid4()) for _ in counts]
+    for room, count in zip(rooms, counts, strict=True):
+        await table.create_room(db, room.id, room.kind)
+        for _ in range(count):
+            await log.append(db, [log.Entry(room, "message:created", '{"text":"0123456789"}')])
+    return rooms
+
+
+def shown(pages: Sequence[Sequence[Event] | None]) -> list[list[int] | None]:
+    return [None if page is None else [event.seq for event in page] for page in pages]
+
+
+async def test_those_who_ask_together_get_their_own(db: Connection) -> None:
+    one, other, empty = await logged(db, 4, 2, 0)
+    asked = [(one, 2), (other, 0), (empty, 0), (one, 0), (other, 2), (one, 2)]
+    # What nothing follows while others of its room get something is asked for once more: it may have been cut off.
+    assert shown(await replays._read(db, asked)) == [[3, 4], [1, 2], [], [1, 2, 3, 4], None, [3, 4]]
+    assert shown(await replays._read(db, [(other, 2)])) == [[]]
+
+
+async def test_who_has_no_place_in_a_statement_asks_again(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, empty = await logged(db, 4, 2, 0)
+    monkeypatch.setattr(replays, "PAGES_ROWS", 3)
+    assert shown(await replays._read(db, [(one, 0), (other, 0), (empty, 0)])) == [[1, 2, 3], None, None]
+    monkeypatch.undo()
+    monkeypatch.setattr(replays, "PAGES_BYTES", 50)
+    assert shown(await replays._read(db, [(one, 0), (other, 0), (empty, 0)])) == [[1, 2], None, None]
+
+
+async def test_those_who_measure_together_get_their_own(db: Connection) -> None:
+    one, other = await logged(db, 4, 2)
+    await db.execute("delete from room_events where room_id = $1 and seq = 1", other.id)
+    size = len('{"text":"0123456789"}')
+    asked = [[(one, 1, 4), (other, 1, 2)], [(one, 3, 4), (other, 0, 2)], []]
+    assert await replays._measure(db, asked) == [[3 * size, size], [size, None], []]
 
 
 async def test_a_hole_in_the_middle_resets_a_join_and_a_sync(new_instance: NewInstance) -> None:
