@@ -53,10 +53,12 @@ select room_id, seq, at, name, payload
 -- record_class: Measured
 -- How many events there are behind each `after` up to each head, and the bytes of their payloads; `n` is its place among those
 -- asked for.
-select r.n, count(*)::int as events, sum(octet_length(e.payload::text))::int as bytes
+select r.n, m.events, m.bytes
   from unnest(:room_ids::uuid[], :afters::bigint[], :heads::bigint[]) with ordinality as r (room_id, after, head, n)
-  join room_events e on e.room_id = r.room_id and e.seq > r.after and e.seq <= r.head
- group by r.n;
+ cross join lateral (
+        select count(*)::int as events, sum(octet_length(payload::text))::int as bytes
+          from room_events where room_id = r.room_id and seq > r.after and seq <= r.head) m
+ where m.events > 0;
 
 -- name: count_events(room_id, after, head)$
 select count(*)::int as events from room_events where room_id = :room_id and seq > :after and seq <= :head;
