@@ -38,6 +38,7 @@ SETTINGS = {
     "PARLEY_CONNECT_TIMEOUT_MS": "2000",
     "PARLEY_POOL_MIN": "10",
     "PARLEY_POOL_MAX": "10",
+    "PARLEY_TAIL_BYTES": "1000000",  # full within a minute, however busy the machine
     "PARLEY_RATE_HANDSHAKES": "off",  # they come faster than any server should be asked for
 }
 
