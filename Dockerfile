@@ -14,9 +14,12 @@ COPY storage ./storage
 COPY rules ./rules
 COPY sql ./sql
 RUN /opt/parley/bin/pip install --no-deps --no-build-isolation .
+# What built it, and what could install more, is not needed to run it.
+RUN /opt/parley/bin/pip uninstall --yes editables hatchling packaging pathspec pluggy tomlkit trove-classifiers setuptools pip
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin parley \
+RUN pip uninstall --yes setuptools wheel pip \
+    && useradd --system --uid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin parley \
     && install --directory --mode=0700 --owner=parley /data
 COPY --from=build /opt/parley /opt/parley
 ENV PATH=/opt/parley/bin:$PATH \

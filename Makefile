@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SERVE ?=
 TESTS ?=
+FAULTS ?=
 
 run: .venv/.runtime ## serve on http://127.0.0.1:8080, with a PostgreSQL of its own
 	@exec $(BIN)/parley serve $(SERVE)
@@ -10,18 +11,22 @@ run: .venv/.runtime ## serve on http://127.0.0.1:8080, with a PostgreSQL of its 
 test: .venv/.dev ## run all tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
-check: .venv/.dev ## lint, types, formatting, the import graph, SQL
+check: .venv/.dev ## lint, types, formatting, the import graph, SQL, known weaknesses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/sqlfluff lint --disable-progress-bar sql
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive server handlers storage rules
 
 docs: .venv/.runtime ## make the documents that derive from the code anew
 	$(BIN)/parley docs
 
 bench: .venv/.dev ## measure, beside a Node.js server that does the same work
 	$(BIN)/python -m bench
+
+faults: .venv/.dev ## every fault under load for half an hour (FAULTS="--minutes M"), written down in docs/reliability.md
+	$(BIN)/python -m tests.faults --write $(FAULTS)
 
 lock: .venv/.dev ## pin the newest versions that pyproject.toml allows, with hashes
 	$(LOCK) --extra build --output-file requirements.lock pyproject.toml
@@ -54,4 +59,4 @@ INSTALL = if $(BIN)/python -m pip --version >/dev/null 2>&1; then pip="$(BIN)/py
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: run test check docs bench lock clean .venv
+.PHONY: run test check docs bench faults lock clean .venv

@@ -17,10 +17,13 @@ from handlers.words import LOG_BLANKED
 from rules.conversations import ConversationKind
 from server.commands.context import Services, encode
 from server.rooms.log import Event, ephemeral
+from server.rooms.merging import Merging
 from server.rooms.names import Room, conversation_room, thread_room, user_room
 from server.rooms.sockets import Socket
 from server.rooms.typing import Typist
 from storage.presence import Presence
+
+TYPING_S = 0.25  # between two lists of one room: one who starts and stops without end is no flood to all others
 
 
 class _Opened(msgspec.Struct):
@@ -137,9 +140,11 @@ def _follow_text(services: Services) -> None:
         if not services.typing.is_quiet:
             services.typing.said(event.room, _decode_said(event.payload).sender_id)
 
+    shown = Merging(services.delivery.show, TYPING_S)
+
     def typing(room: Room, typists: list[Typist]) -> None:
         changed = encode(TypingChanged(room.id, typists)).decode()
-        services.delivery.show(ephemeral(room, typing_changed.name, changed))
+        shown.put(room, ephemeral(room, typing_changed.name, changed))
 
     services.typing.on_changed = typing
     services.delivery.on(message_created.name, said)

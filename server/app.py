@@ -104,6 +104,8 @@ class Parley:
             tallies=Tallies(),
             digest_key=deployment.digest_key,
         )
+        if self._given_bus is not None or config.redis_url is not None:
+            self.services.limits.settle(self.delivery, self.bus)
         register_rooms(self.joining)
         register_effects(self.services)
         meter = Meter()
@@ -120,6 +122,7 @@ class Parley:
             frame_bytes=config.frame_bytes,
             deflate=config.deflate,
             origins=config.origins,
+            polling=config.workers == 1,
             per_address=config.sockets_per_address,
             handshakes=config.rates["handshakes"],
         )
@@ -135,7 +138,7 @@ class Parley:
     async def _listen(self) -> int:
         app = web.Application(client_max_size=self._config.frame_bytes)
         self.wire.attach(app)
-        self._http.attach(app, lambda: self.bus.state)
+        self._http.attach(app, lambda: self.bus.state, is_shared=self._config.workers > 1)
         AttachmentRoutes(self.services, self._http).attach(app)
         WebhookRoutes(self.services).attach(app)
         self._runner = web.AppRunner(
@@ -147,8 +150,18 @@ class Parley:
             tcp_keepalive=False,  # the heartbeat asks sooner
         )
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
+        self._site = web.TCPSite(
+            self._runner,
+            self._config.host,
+            self._config.port,
+            backlog=BACKLOG,
+            reuse_port=self._config.workers > 1,
+        )
         await self._site.start()
+        self._own = web.AppRunner(self._http.own_application(), access_log=None, handle_signals=False)
+        await self._own.setup()
+        if self._config.metrics_port:
+            await web.TCPSite(self._own, self._config.host, self._config.metrics_port).start()
         port: int = self._runner.addresses[0][1]
         return port
 
@@ -169,6 +182,7 @@ class Parley:
         await self.joining.stop()
         await self.delivery.stop()
         await self._runner.cleanup()
+        await self._own.cleanup()
         await self.wire.shutdown()
         if self.services.payments is not None:
             await self.services.payments.close()

@@ -35,6 +35,7 @@ from server.config_kinds import (
     show_rate,
     whole,
 )
+from server.embedded import CONNECTIONS, SPARE_CONNECTIONS
 
 __all__ = ["RATES", "Config", "Rate", "Setting", "SettingsError", "load", "settings"]
 
@@ -103,11 +104,15 @@ class Config:
     database_url: str | None        = _env("DATABASE_URL", POSTGRES, "", "URL", "PostgreSQL 15 to 18",
             "the server starts its own PostgreSQL")
     redis_url: str | None           = _env("REDIS_URL", REDIS, "", "URL", "the bus between instances",
-            "one instance, no bus")
+            "one instance, no bus; with several workers, a Valkey of the server's own")
     mail: Mail | None               = _env("PARLEY_MAIL", MAIL, "", "URL", "the server that sends mail",
             "not sent; without DATABASE_URL reset tokens are logged")
     host: str                       = _env("PARLEY_HOST", HOST, "127.0.0.1", "address", "where it listens")
     port: int                       = _env("PARLEY_PORT", whole(0, 65_535), "8080", "port", "0: any free one")
+    workers: int                    = _env("PARLEY_WORKERS", whole(1, 64), "1", "processes",
+            "that share the port; several serve WebSocket clients alone")
+    metrics_port: int               = _env("PARLEY_METRICS_PORT", whole(0, 65_000), "0", "port",
+            "where a worker's own /metrics, /healthz and /readyz are, the next ones' at the ports behind; 0: nowhere")
     secrets: tuple[str, ...] | None = _env("PARLEY_SECRET", SECRETS, "", "text",
             "keys of the access tokens: the first signs, all verify",
             "made and kept in the data folder; required with DATABASE_URL")
@@ -129,7 +134,7 @@ class Config:
             "of one person on one instance")
     commands_in_flight: int         = _env("PARLEY_COMMANDS_IN_FLIGHT", whole(1, 10_000), "64", "commands",
             "of one socket; it is not read while as many wait")
-    tail_bytes: int                 = _env("PARLEY_TAIL_BYTES", whole(0, 2**40), "12582912", "bytes",
+    tail_bytes: int                 = _env("PARLEY_TAIL_BYTES", whole(0, 2**40), "6291456", "bytes",
             "the rooms' latest events in memory; who comes back for older ones is served from PostgreSQL")
     text_chars: int                 = _env("PARLEY_TEXT_CHARS", whole(1, 10**6), "10000", "code points",
             "a message's text")
@@ -264,6 +269,13 @@ def _disagreements(environ: Mapping[str, str], values: Mapping[str, Any]) -> lis
             problems.append("PARLEY_STRIPE_WEBHOOK_SECRET is missing: nobody else can say that a deal is paid")
     elif values["payments"] == "stripe":
         problems.append("PARLEY_STRIPE_KEY is missing, with which PARLEY_PAYMENTS=stripe pays")
+    if not environ.get("DATABASE_URL", "").strip() and None not in (values["workers"], values["pool_max"]):
+        workers, each = values["workers"], (CONNECTIONS - SPARE_CONNECTIONS) // values["workers"]
+        if values["pool_max"] > each:
+            problems.append(
+                f"PARLEY_POOL_MAX={values['pool_max']} is too much for PARLEY_WORKERS={workers}: of the embedded "
+                f"PostgreSQL's {CONNECTIONS} connections {SPARE_CONNECTIONS} are for operators; at most {each} a worker"
+            )
     for low, high in (
         ("pool_min", "pool_max"),
         ("access_ttl_s", "refresh_ttl_s"),

@@ -46,12 +46,14 @@ START_S = 120.0  # most of it is for a recovery after a crash, which reads up to
 STOP_S = 20.0  # a fast shutdown: transactions rolled back, one checkpoint
 WATCH_S = 0.1
 RETRY_S = 2.0
+CONNECTIONS = 200  # of all workers' pools together, and of whatever an operator connects beside them
+SPARE_CONNECTIONS = 20
 LOG_BYTES = 16 * 2**20  # a log that is larger at the start begins anew; the one before is kept
 
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "200",  # several instances' pools of 25, and whatever an operator connects beside them
+    "max_connections": str(CONNECTIONS),
     "timezone": "UTC",
     "log_timezone": "UTC",
     "deadlock_timeout": "200ms",  # below statement_timeout, or a deadlock dies as a time-out, not retried

@@ -53,7 +53,7 @@ class Account:
         child: dict[str, Any] = {
             "cwd": "/",
             "env": ENVIRONMENT,
-            "preexec_fn": _dying_with(os.getpid(), death),
+            "preexec_fn": dying_with(os.getpid(), death),
         }
         if self.uid is not None:
             child |= {"user": self.uid, "group": self.gid, "extra_groups": []}
@@ -65,7 +65,9 @@ class Account:
             os.chown(folder, self.uid, self.gid)
 
 
-def _dying_with(parent: int, death: signal.Signals) -> Callable[[], None]:
+def dying_with(parent: int, death: signal.Signals) -> Callable[[], None]:
+    """What a child process does before it begins, in order to get `death` when the thread that started it ends."""
+
     def prepare() -> None:  # runs in the child, after its change of user (which would clear the setting)
         _libc.prctl(PR_SET_PDEATHSIG, death)
         if os.getppid() != parent:  # it ended before the setting was made
@@ -265,7 +267,8 @@ def socket_folder(folder: Path, account: Account) -> Path:
     if re.fullmatch(r"[A-Za-z0-9/._+-]+", path) and len(path) <= SOCKET_PATH_BYTES:
         return folder
     uid = os.geteuid() if account.uid is None else account.uid
-    private = Path("/tmp") / f"parley-{uid}-{fingerprint(folder)}"  # noqa: S108 - checked below
+    everybodys = Path("/tmp")  # noqa: S108 # nosec B108 # what is found in it is checked below
+    private = everybodys / f"parley-{uid}-{fingerprint(folder)}"
     try:
         private.mkdir(mode=0o700)
         account.owns(private)

@@ -51,17 +51,25 @@ class Http:
         self._bus_state: Callable[[], str] = lambda: "ok"
         self.is_ready = True
 
-    def attach(self, app: web.Application, bus_state: Callable[[], str]) -> None:
-        """Add the routes to an application."""
+    def attach(self, app: web.Application, bus_state: Callable[[], str], *, is_shared: bool = False) -> None:
+        """Add the routes to an application, whose port may be shared with other processes."""
         self._bus_state = bus_state
         app.middlewares.append(errors_as_json)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/metrics", self.no_metrics if is_shared else self.metrics)
         for path in PATHS:
             app.router.add_get(path, self.document)
         app.router.add_post("/api/{noun}/{verb}", self.command)
         app.router.add_options("/api/{noun}/{verb}", self.preflight)
+
+    def own_application(self) -> web.Application:
+        """What is about this process alone, for a port that it does not share."""
+        app = web.Application(middlewares=[errors_as_json])
+        app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/readyz", self.readyz)
+        app.router.add_get("/metrics", self.metrics)
+        return app
 
     async def healthz(self, request: web.Request) -> web.Response:
         """Alive: the loop turns."""
@@ -87,6 +95,12 @@ class Http:
     async def metrics(self, request: web.Request) -> web.Response:
         """What Prometheus scrapes."""
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
+
+    async def no_metrics(self, request: web.Request) -> web.Response:
+        """What Prometheus hears where every scrape would reach another process."""
+        raise web.HTTPNotFound(
+            reason="Several workers share this port: set PARLEY_METRICS_PORT, and scrape that and the ports behind it."
+        )
 
     async def document(self, request: web.Request) -> web.Response:
         """A document of the declarations, made when it is first asked for."""
@@ -206,4 +220,6 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return web.json_response({"ok": False, "error": told}, status=error.status, headers=headers)
     except Exception as error:
+        if request.transport is None and type(error) is RuntimeError:  # so aiohttp says that a body's client is gone
+            raise ConnectionResetError from error
         return respond(answers.error(error, request.path[:100]))

@@ -17,6 +17,14 @@ def _hide(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
+def _printable(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """What a client has named itself moves no cursor and begins no line on a terminal; JSON escapes by itself."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(char if char.isprintable() else repr(char)[1:-1] for char in value)
+    return event
+
+
 class BadRequests(logging.Filter):
     """Passes over requests that are no HTTP: each would be an error with a traceback, which shows what was sent."""
 
@@ -34,6 +42,8 @@ def configure(form: str = "auto", level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _hide,
     ]
+    if console:
+        shared.append(_printable)
     # Frames' locals would show what is being worked on: tracebacks come without them.
     rendered: list[Any] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 PATIENCE_S = 30
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.commandline", "server.cli.main", "server.cli.operators", "server.cli.serving"])
+_forks.set_forkserver_preload(["tests.commandline", "server.cli.main", "server.cli.operators", "server.cli.instance"])
 
 
 class Said(NamedTuple):

@@ -153,6 +153,12 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def ask(self, command: str) -> str | None:
         """The first line of its answer to a simple command, or None where nobody answers."""
         try:
@@ -161,6 +167,29 @@ class RedisServer:
                 return connection.makefile("r").readline().strip()
         except OSError:
             return None
+
+    def statistic(self, name: str) -> int:
+        """A figure of its own account, `info`."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"info everything\r\n")
+            said = connection.makefile("rb")
+            text = said.read(int(said.readline()[1:])).decode()
+        return next(int(line.partition(":")[2]) for line in text.splitlines() if line.startswith(f"{name}:"))
+
+    def publish_everywhere(self, message: bytes, times: int) -> None:
+        """Publish something so often, all at once, on every channel that somebody listens to."""
+        address = ("127.0.0.1", self.port)
+        with socket.create_connection(address, timeout=5) as connection, connection.makefile("rb") as said:
+            connection.sendall(b"pubsub channels\r\n")
+            channels = [
+                said.read(int(said.readline()[1:]) + 2).rstrip() for _ in range(int(said.readline().removeprefix(b"*")))
+            ]
+            words = [(b"publish", channel, message) for channel in channels for _ in range(times)]
+            for command in ((b"multi",), *words, (b"exec",)):
+                sizes = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in command)
+                connection.sendall(b"*%d\r\n%b" % (len(command), sizes))
+            for _ in range(len(words) + 2):  # the last is of as many numbers, which nobody needs
+                said.readline()
 
 
 def valkey_binary() -> Path:

@@ -20,16 +20,28 @@ from server.migrate import MigrationError
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Parley, a realtime chat and negotiation server.")
 
 
-def _config() -> Config:
-    return load(os.environ)
+def _config(**changed: str) -> Config:
+    return load({**os.environ, **changed})
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the port, in place of PARLEY_WORKERS.", show_default=False)
+    ] = None,
+) -> None:
     """Serve, with a PostgreSQL of its own unless DATABASE_URL names one."""
     from server.cli import serving
 
-    serving.serve(_config())
+    serving.serve(_config() if workers is None else _config(PARLEY_WORKERS=str(workers)))
+
+
+@app.command(hidden=True)
+def worker(dsn: Annotated[str | None, typer.Option(help="Of the parent's own PostgreSQL.")] = None) -> None:
+    """Be one of several workers: `serve` starts them."""
+    from server.cli import instance
+
+    instance.work(_config(), dsn)
 
 
 @app.command()

@@ -1,61 +1,117 @@
-"""`parley serve`: the database, the instance, and the signals that end it."""
+"""`parley serve`: the database, one instance or several workers, and the signals that end them."""
 
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Protocol
 
 import structlog
 import uvloop
 
-from server.app import Parley
-from server.collector import settle
+from server.cli.crew import Crew, Port, posts
 from server.config import Config
-from server.datafolder import secret
 from server.embedded import EmbeddedPostgres
+from server.embedded_valkey import EmbeddedValkey
 from server.logs import configure
 from server.migrate import migrate
 
 logger = structlog.get_logger("parley")
 
 
+class Embedded(Protocol):
+    """A server that this one starts for itself."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    async def supervise(self) -> None: ...
+
+
 def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises what a person can mend: see `server.cli.main`."""
     configure(config.log, config.log_level)
-    postgres = None
-    if config.database_url is None:
-        # On the main thread, before the loop: PostgreSQL ends with the thread that has started it.
-        postgres = EmbeddedPostgres(config.data)
-        postgres.start()
-    try:
+    postgres = EmbeddedPostgres(config.data) if config.database_url is None else None
+    valkey = EmbeddedValkey(config.data) if config.workers > 1 and config.redis_url is None else None
+    own: list[Embedded] = [server for server in (postgres, valkey) if server is not None]
+    with _started(own):
         dsn = config.database_url or (postgres.dsn if postgres else "")
-        keys = config.secrets or (secret(config.data),)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, dsn, keys, postgres))
+        if config.workers == 1:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve_alone(config, dsn, own))
+        else:
+            redis_url = config.redis_url or (valkey.url if valkey else "")
+            with asyncio.Runner() as runner:
+                runner.run(_serve_together(config, dsn, redis_url, own))
+
+
+async def _serve_alone(config: Config, dsn: str, own: Sequence[Embedded]) -> None:
+    from server.cli import instance  # all that serves, which the parent of workers has no use for
+
+    def serving(port: int) -> None:
+        logger.info("serving", host=config.host, port=port, instance=config.instance)
+        _say_what_to_try(config, port)
+
+    ended = ending()
+    async with _prepared(dsn, own):
+        await instance.run(config, dsn, ended, serving)
+
+
+async def _serve_together(config: Config, dsn: str, redis_url: str, own: Sequence[Embedded]) -> None:
+    ended = ending()
+    port = Port(config.host, config.port)
+    crew = Crew(posts(config, port.number, redis_url, None if config.database_url else dsn))
+    async with _prepared(dsn, own):
+        starting, waiting = asyncio.create_task(crew.start()), asyncio.create_task(ended.wait())
+        try:
+            await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                logger.info("serving", host=config.host, port=port.number, workers=config.workers)
+                _say_what_to_try(config, port.number)
+                await waiting
+            logger.info("stopping")
+        finally:
+            starting.cancel()
+            await crew.end()
+            port.release()
+    logger.info("stopped")
+
+
+@contextmanager
+def _started(own: Sequence[Embedded]) -> Iterator[None]:
+    """Start them on the main thread, before the loop: they end with the thread that has started them."""
+    with ExitStack() as stack:
+        for server in own:
+            server.start()
+            stack.callback(server.stop)
+        yield
+
+
+@asynccontextmanager
+async def _prepared(dsn: str, own: Sequence[Embedded]) -> AsyncIterator[None]:
+    """The schema current, and somebody to start our own servers again when they end."""
+    supervising = [asyncio.create_task(server.supervise()) for server in own]
+    try:
+        for name in await migrate(dsn):
+            logger.info("migrated", file=name)
+        yield
     finally:
-        if postgres is not None:
-            postgres.stop()
+        for task in supervising:
+            task.cancel()
 
 
-async def _serve(config: Config, dsn: str, keys: tuple[str, ...], postgres: EmbeddedPostgres | None) -> None:
-    ending = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def ending() -> asyncio.Event:
+    """What SIGTERM and SIGINT set."""
+    ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
-    supervising = asyncio.create_task(postgres.supervise()) if postgres is not None else None
-    for name in await migrate(dsn):
-        logger.info("migrated", file=name)
-    parley = Parley(config, dsn, keys)
-    port = await parley.start()
-    settle()
-    logger.info("serving", host=config.host, port=port, instance=config.instance)
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
+
+
+def _say_what_to_try(config: Config, port: int) -> None:
     if sys.stdout.isatty() or config.database_url is None:
         print(_what_to_try(f"http://{config.host}:{port}"), flush=True)
-    await ending.wait()
-    logger.info("stopping")
-    await parley.stop()
-    if supervising is not None:
-        supervising.cancel()
-    logger.info("stopped")
 
 
 def _what_to_try(url: str) -> str:

@@ -24,6 +24,7 @@ from server.wire import Connection, Packet, Refused, ack_packet
 from storage import Time
 
 NOTICE_S = 60.0  # before its token's end a socket is told to renew it; of a short life, when half of it is over
+UNHEARD_S = 1.0  # between two lines about errors of one socket that waits for no answers: it must not fill the log
 
 logger = structlog.get_logger("parley.sockets")
 
@@ -73,7 +74,9 @@ Admit = Callable[[Services, Connection, Any], Awaitable[Welcome]]
 class _State:
     """What the gateway keeps with a connection, whose end is that of its token."""
 
-    __slots__ = ("_end", "_notice", "_notice_s", "caller", "expires_at", "lane", "welcome")
+    __slots__ = (
+        "_end", "_notice", "_notice_s", "_unheard", "_unheard_at", "caller", "expires_at", "lane", "welcome",
+    )  # fmt: skip
 
     def __init__(self, welcome: Welcome, lane: Lane, notice_s: float) -> None:
         self.welcome = welcome
@@ -83,6 +86,16 @@ class _State:
         self.expires_at = welcome.expires_at
         self._end = self._at(0, welcome.socket.connection.close)
         self._notice: asyncio.TimerHandle | None = None
+        self._unheard = 0
+        self._unheard_at = -UNHEARD_S
+
+    def unheard(self, command: str, code: str) -> None:
+        """Log an error that the client does not wait for, now and then, with how many there were since."""
+        self._unheard += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._unheard_at >= UNHEARD_S:
+            logger.info("unheard_error", command=command[:100], code=code, count=self._unheard)
+            self._unheard, self._unheard_at = 0, now
 
     def greeted(self) -> None:
         """The client knows where it is: from now on it may be told that its time runs out."""
@@ -153,7 +166,7 @@ class Gateway:
             if ack_id is not None:
                 connection.answer(ack_packet(ack_id, answer.body))
             elif answer.code != "ok":
-                logger.info("unheard_error", command=name[:100], code=answer.code)
+                state.unheard(name, answer.code)
 
         if len(arguments) > 1:
             self._dispatcher.refuse(name, Invalid({"payload": "a command takes one object"}), done)

@@ -22,6 +22,7 @@ ALGORITHM = "HS256"
 AUDIENCE = ISSUER = "parley"
 MIN_SECRET_BYTES = 32
 STORED_BYTES = 32
+LAST_S = 253_402_300_799  # the end of the year 9999, behind which no time can be spelt
 
 
 class Claims(NamedTuple):
@@ -75,7 +76,7 @@ class Tokens:
                     issuer=ISSUER,
                     options={"require": ["exp", "aud", "iss", "sub", "sid"]},
                 )
-                return Claims(UUID(claims["sub"]), UUID(claims["sid"]), Scope(claims["scope"]), claims["exp"])
+                return Claims(UUID(claims["sub"]), UUID(claims["sid"]), Scope(claims["scope"]), _end(claims["exp"]))
             except jwt.ExpiredSignatureError:
                 raise Unauthenticated("This token has expired: renew it with account:refresh.") from None
             except jwt.InvalidSignatureError:
@@ -83,6 +84,13 @@ class Tokens:
             except (jwt.InvalidTokenError, ValueError, KeyError, TypeError, AttributeError):
                 break
         raise Unauthenticated("This token is not valid: sign in again.")
+
+
+def _end(claimed: Any) -> int:
+    """The end that a token claims: PyJWT takes text for a number too. Raises ValueError."""
+    if type(claimed) is not int or claimed > LAST_S:
+        raise ValueError("not a time")
+    return claimed
 
 
 def _key(secret: str) -> jwt.PyJWK:

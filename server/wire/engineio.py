@@ -26,6 +26,7 @@ from server.wire.refusals import (
     UNKNOWN_SESSION,
     UNKNOWN_TRANSPORT,
     UNSUPPORTED,
+    WEBSOCKET_ALONE,
     Refusal,
 )
 from server.wire.session import Above, Reason, Session
@@ -49,6 +50,7 @@ class Engine:
         most_bytes: int = 1_000_000,
         deflate: bool = False,
         origins: Sequence[str] = (),
+        polling: bool = True,
     ) -> None:
         self.above: Above
         self.sessions: dict[str, Session] = {}
@@ -56,6 +58,7 @@ class Engine:
         self.most_bytes = most_bytes
         self.deflate = deflate
         self._origins = frozenset(origins)
+        self._takes_polls = polling
         self._terms = {
             "pingInterval": round(ping_interval * 1000),
             "pingTimeout": round(ping_timeout * 1000),
@@ -86,6 +89,8 @@ class Engine:
         transport, sid = query.get("transport"), query.get("sid")
         if transport not in ("polling", "websocket"):
             raise Refusal(*UNKNOWN_TRANSPORT)
+        if transport == "polling" and not self._takes_polls:
+            raise Refusal(*WEBSOCKET_ALONE)
         if sid is None:
             if method != "GET":
                 raise Refusal(*BAD_METHOD)

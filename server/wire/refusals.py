@@ -35,6 +35,7 @@ class Refusal(Exception):
 # What a `Refusal` is made of, anew for each: one that is raised twice keeps the frames of the first time, and with them
 # the request.
 UNKNOWN_TRANSPORT = (0, "Transport unknown")
+WEBSOCKET_ALONE = (0, "No polling here: use the websocket transport, or a proxy that keeps a client on one instance")
 UNKNOWN_SESSION = (1, "Session ID unknown")
 BAD_METHOD = (2, "Bad handshake method")
 BAD_REQUEST = (3, "Bad request")

@@ -58,6 +58,7 @@ class Server(Namespaces):
         frame_bytes: int = 131_072,
         deflate: bool = False,
         origins: Sequence[str] = (),
+        polling: bool = True,
         per_address: int | None = None,
         handshakes: Rate | None = None,
         namespaces: Sequence[str] = ("/",),
@@ -72,6 +73,7 @@ class Server(Namespaces):
             most_bytes=frame_bytes,
             deflate=deflate,
             origins=origins,
+            polling=polling,
         )
         self.eio.above = self
         self.eio.observers.clear()

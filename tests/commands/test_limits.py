@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from server.commands import limits as module
@@ -14,6 +17,8 @@ from server.commands.limits import Limits, network_of
 from server.commands.registry import Limit
 from server.config import Rate
 from server.errors import RateLimited
+from server.rooms.log import Event, ephemeral
+from server.rooms.names import Room
 from tests.people import Instance
 
 
@@ -120,7 +125,86 @@ async def test_the_bucket_untouched_the_longest_is_forgotten_first(
         limits.take("reads", key)
     limits.take("reads", "a")
     limits.take("reads", "d")
-    assert [key for _, key in limits._buckets] == ["c", "a", "d"]
+    assert list(limits._buckets) == [("reads", module._unnamed(key)) for key in "cad"]
+
+
+# between instances
+
+
+class Heard:
+    """A bus and a delivery in one: what was published, and what receives what others publish."""
+
+    def __init__(self) -> None:
+        self.published: list[Event] = []
+        self.subscribed: list[Room] = []
+        self.receive: Callable[[Event], None] = lambda _: None
+
+    def publish(self, event: Event) -> None:
+        self.published.append(event)
+
+    def subscribe(self, room: Room) -> None:
+        self.subscribed.append(room)
+
+    def on_heard(self, name: str, effect: Callable[[Event], None]) -> None:
+        assert name == module.TAKEN
+        self.receive = effect
+
+
+def settling(limits: Limits) -> Heard:
+    heard: Any = Heard()
+    limits.settle(heard, heard)
+    assert heard.subscribed == [module.EVERYWHERE]
+    settled: Heard = heard
+    return settled
+
+
+async def test_what_was_taken_elsewhere_is_missing_here(clock: Clock) -> None:
+    here, there = [Limits({"reads": Rate(10, 5), "writes": Rate(0.5, 1)}) for _ in range(2)]
+    here._clock = there._clock = clock
+    told, heard = settling(here), settling(there)
+    for _ in range(3):
+        here.take("reads", "amina")
+    here._tell()
+    [event] = told.published
+    heard.receive(event)
+    assert heard.published == []  # what one hears is not told again
+    for _ in range(2):
+        there.take("reads", "amina")
+    refused(there, "reads")
+    there.take("reads", "bilal")
+
+
+async def test_nobody_owes_more_than_a_burst(limits: Limits, clock: Clock) -> None:
+    heard = settling(limits)
+    taken = msgspec.json.encode([("reads", module._unnamed("amina"), 1_000), ("off", module._unnamed("amina"), 1)])
+    for _ in range(3):
+        heard.receive(ephemeral(module.EVERYWHERE, module.TAKEN, taken.decode()))
+    assert 600 <= refused(limits, "reads") <= 601  # five back to nothing, and one more, at ten a second
+    clock.now += 0.601
+    limits.take("reads", "amina")
+
+
+async def test_what_is_taken_is_told_together_in_pages_and_refusals_are_not(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 0.0)
+    monkeypatch.setattr(module, "TOLD", 2)
+    heard = settling(limits)
+    for _ in range(8):
+        with suppress(RateLimited):
+            limits.take("reads", "amina")
+    for name in ("bilal", "carim"):
+        limits.take("writes", name)
+    limits.take("off", "amina")
+    async with asyncio.timeout(5):
+        while len(heard.published) < 2:
+            await asyncio.sleep(0)
+    told = [tuple(row) for event in heard.published for row in msgspec.json.decode(event.payload)]
+    expected = [("reads", "amina", 5), ("writes", "bilal", 1), ("writes", "carim", 1)]
+    assert told == [(name, str(module._unnamed(key)), count) for name, key, count in expected]
+
+
+# whole
 
 
 async def test_a_client_that_is_too_quick_hears_when_to_try_again(new_instance: Callable[..., Any]) -> None:

@@ -1,7 +1,8 @@
 """Parley with one of its guarantees taken out or a fault put in, to show what the tests would notice.
 
-`python -m tests.faults.broken <what>` serves so: `ack_after_commit` is taken out; at `die_before_publish` the process
-kills itself when it has committed a message whose text is "die", before anybody hears of it.
+`python -m tests.faults.broken <what>` serves so. Taken out are `ack_after_commit`, `repair_of_gaps` and
+`comparison_with_postgresql`; at `die_before_publish` the process kills itself when it has committed a message whose
+text is "die", before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 
 import handlers  # noqa: F401  (declares the commands, before the command line is set up)
 from server.cli.main import main
+from server.rooms.comparison import Comparison
 from server.rooms.delivery import Delivery
 from server.rooms.log import Event
+from server.rooms.repair import Repair
 from storage import Connection, Database
 
 
@@ -44,6 +47,20 @@ def without_ack_after_commit() -> None:
 _held: set[asyncio.Task[None]] = set()
 
 
+async def _never(_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def without_repair_of_gaps() -> None:
+    """Never read what a room is missing."""
+    Repair._run = _never  # type: ignore[method-assign]
+
+
+def without_comparison_with_postgresql() -> None:
+    """Never ask PostgreSQL which rooms have moved: what the bus does not say is not known."""
+    Comparison._run = _never  # type: ignore[method-assign]
+
+
 def die_before_publish() -> None:
     """Crash between the commit and the fan-out."""
     publish = Delivery.publish
@@ -57,7 +74,14 @@ def die_before_publish() -> None:
     Delivery.publish = publish_or_die  # type: ignore[method-assign]
 
 
+BROKEN = {
+    "ack_after_commit": without_ack_after_commit,
+    "repair_of_gaps": without_repair_of_gaps,
+    "comparison_with_postgresql": without_comparison_with_postgresql,
+    "die_before_publish": die_before_publish,
+}
+
 if __name__ == "__main__":
-    {"ack_after_commit": without_ack_after_commit, "die_before_publish": die_before_publish}[sys.argv.pop(1)]()
+    BROKEN[sys.argv.pop(1)]()
     sys.argv.append("serve")
     main()

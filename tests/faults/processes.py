@@ -33,7 +33,7 @@ class ServerProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        self._module = module
+        self.module = module
         self._environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("PARLEY_")},
             "PARLEY_PORT": str(self.port),
@@ -48,12 +48,16 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start it and return when it serves."""
         begins = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._module], cwd=ROOT, env=self._environ, stdout=log, stderr=log
+                [sys.executable, "-m", *self.module], cwd=ROOT, env=self._environ, stdout=log, stderr=log
             )
         until(lambda: self._serves(begins), f"the server serves (its log: {self._log})", 60)
 

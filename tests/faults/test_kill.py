@@ -12,12 +12,15 @@ import pytest
 
 from server.datafolder import secret
 from server.embedded import attach
-from tests.faults.checker import read_log, violations
-from tests.faults.processes import ServerProcess, without
-from tests.faults.senders import Sender, crowd
+from tests.faults.clients import Client, crowd
+from tests.faults.history import History, Outcome
+from tests.faults.mutations import forget_repeats
+from tests.faults.processes import ServerProcess
+from tests.faults.rounds import greeted, judge
 from tests.servers import execute, until
 
 SENDERS, CHATS, EACH = 64, 8, 15
+PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -36,6 +39,8 @@ def start_server(data: Path, open_folder: Path) -> Iterator[Callable[..., Server
             "DATABASE_URL": "",
             "PARLEY_RATE_MESSAGE_SEND": "off",
             "PARLEY_RATE_READS": "off",
+            "PARLEY_PING_INTERVAL_MS": "1000",  # the clients take a longer silence for an end
+            "PARLEY_PING_TIMEOUT_MS": "2000",
         }
         started.append(ServerProcess(open_folder / "log", environ, module or ("server.cli", "serve")))
         started[-1].start()
@@ -53,52 +58,54 @@ def _dsn(data: Path) -> str:
     return dsn
 
 
-async def _reached(senders: list[Sender], acks: int) -> None:
+async def _reached(history: History, acks: int) -> None:
     """Wait until that many sends have been acknowledged."""
     async with asyncio.timeout(30):
-        while sum(len(sender.acked) for sender in senders) < acks:
-            await asyncio.sleep(0)
+        while sum(1 for _ in history.of(Outcome.OK)) < acks:
+            await asyncio.sleep(0.005)
 
 
-async def _judge(data: Path, senders: list[Sender]) -> list[str]:
-    """What the checker finds when everybody has caught up."""
-    found = []
-    for chat in {sender.conversation_id for sender in senders}:
-        group = [sender for sender in senders if sender.conversation_id == chat]
-        log = await read_log(_dsn(data), chat)
-        await asyncio.gather(*(sender.seen_up_to(len(log.seqs)) for sender in group))
-        acked = [ack for sender in group for ack in sender.acked]
-        found += violations(log, acked, {sender.user_id: sender.seen for sender in group})
-    return found
+async def _run(
+    data: Path, server: ServerProcess, kill: Callable[[], None], *, times: int = 2, is_doubling: bool = False
+) -> tuple[History, list[str]]:
+    """Let everybody talk, and kill amid it; the history, and what the checker finds when everybody has caught up."""
+    people = await crowd(_dsn(data), secret(data), SENDERS, CHATS)
+    history = History()
+    clients = [Client(who, [("127.0.0.1", server.port)], history, is_doubling=is_doubling) for who in people]
+    try:
+        for client in clients:
+            client.start()
+        await greeted(clients)
+        await execute(_dsn(data), "checkpoint")  # who talks is there whatever happens; it is about what they say
+        for client in clients:
+            client.talk()
+        for n in range(1, times + 1):
+            await _reached(history, SENDERS * EACH * n // (times + 1))
+            await asyncio.to_thread(kill)
+        await _reached(history, SENDERS * EACH)
+        for client in clients:
+            client.hush()
+        return history, await judge(_dsn(data), clients, history, PATIENCE_S)
+    finally:
+        await asyncio.gather(*(client.leave() for client in clients))
 
 
-async def _run(data: Path, url: str, kill: Callable[[], None], *, times: int = 2) -> list[Sender]:
-    senders = await crowd(_dsn(data), secret(data), url, SENDERS, CHATS, EACH)
-    await execute(_dsn(data), "checkpoint")  # who talks is there whatever happens; it is about what they say
-    running = asyncio.gather(*(sender.run() for sender in senders))
-    for n in range(1, times + 1):
-        await _reached(senders, SENDERS * EACH * n // (times + 2))
-        await asyncio.to_thread(kill)
-    async with asyncio.timeout(60):
-        await running
-        await asyncio.gather(*(sender.again() for sender in senders))
-    return senders
+def _again(server: ServerProcess) -> Callable[[], None]:
+    def kill() -> None:
+        server.kill()
+        server.start()
+
+    return kill
 
 
 async def test_acknowledged_messages_survive_kill_9_of_the_server(
     data: Path, start_server: Callable[..., ServerProcess]
 ) -> None:
     server = start_server()
-
-    def kill() -> None:
-        server.kill()
-        server.start()
-
-    senders = await _run(data, server.url, kill)
-    assert await _judge(data, senders) == []
-    assert sum(len(sender.acked) for sender in senders) == SENDERS * (EACH + 1)
-    assert sum(sender.sends for sender in senders) > SENDERS * (EACH + 1)  # some had to be sent again
-    await asyncio.gather(*(sender.drop() for sender in senders))
+    history, found = await _run(data, server, _again(server))
+    assert found == []
+    assert history.cuts >= 2 * SENDERS
+    assert any(history.of(Outcome.UNKNOWN))  # some had to be sent again
 
 
 def _kill_postgresql(data: Path) -> None:
@@ -109,12 +116,13 @@ def _kill_postgresql(data: Path) -> None:
 async def test_acknowledged_messages_survive_kill_9_of_postgresql(
     data: Path, start_server: Callable[..., ServerProcess]
 ) -> None:
-    server = start_server()
-    senders = await _run(data, server.url, lambda: _kill_postgresql(data))
-    assert await _judge(data, senders) == []
-    assert sum(len(sender.acked) for sender in senders) == SENDERS * (EACH + 1)
-    assert sum(sender.sends for sender in senders) > SENDERS * (EACH + 1)
-    await asyncio.gather(*(sender.drop() for sender in senders))
+    history, found = await _run(data, start_server(), lambda: _kill_postgresql(data))
+    assert found == []
+    assert any(history.of(Outcome.UNKNOWN))
+
+
+def _is_found(kind: str, found: list[str]) -> bool:
+    return any(line.startswith(f"{kind}:") for line in found)
 
 
 async def test_a_postgresql_that_commits_before_it_has_written_is_caught(
@@ -124,41 +132,23 @@ async def test_a_postgresql_that_commits_before_it_has_written_is_caught(
     await execute(_dsn(data), "alter database postgres set synchronous_commit = off")
     await execute(_dsn(data), "alter system set wal_writer_delay = '10s'")
     await execute(_dsn(data), "select pg_reload_conf()")
-    server.kill()
-    server.start()
-    senders = await _run(data, server.url, lambda: _kill_postgresql(data), times=1)
-    found = await _judge(data, senders)
-    assert any(line.startswith("lost:") for line in found), found
-    await asyncio.gather(*(sender.drop() for sender in senders))
+    _again(server)()
+    _, found = await _run(data, server, lambda: _kill_postgresql(data), times=1)
+    assert _is_found("lost", found), found
 
 
 async def test_a_server_that_acknowledges_before_it_commits_is_caught(
     data: Path, start_server: Callable[..., ServerProcess]
 ) -> None:
     server = start_server("tests.faults.broken", "ack_after_commit")
-
-    def kill() -> None:
-        server.kill()
-        server.start()
-
-    senders = await _run(data, server.url, kill, times=1)
-    found = await _judge(data, senders)
-    assert any(line.startswith("lost:") for line in found), found
-    await asyncio.gather(*(sender.drop() for sender in senders))
+    _, found = await _run(data, server, _again(server), times=1)
+    assert _is_found("lost", found), found
 
 
 async def test_a_database_that_does_not_recognise_repeats_is_caught(
     data: Path, start_server: Callable[..., ServerProcess]
 ) -> None:
     server = start_server()
-    await execute(_dsn(data), "alter table messages drop constraint messages_client_id_key")
-    repeat = "when old.body_hmac = i.body_hmac then 'repeat'"
-    key_reuse = "when old.message_id is not null then 'key_reuse'"
-    await execute(_dsn(data), await without(_dsn(data), "append_messages", (repeat, ""), (key_reuse, "")))
-
-    senders = await crowd(_dsn(data), secret(data), server.url, 4, 1, 2)
-    await asyncio.gather(*(sender.run() for sender in senders))
-    await asyncio.gather(*(sender.again() for sender in senders))
-    found = await _judge(data, senders)
-    assert any(line.startswith("doubled:") for line in found), found
-    await asyncio.gather(*(sender.drop() for sender in senders))
+    await forget_repeats(_dsn(data))
+    _, found = await _run(data, server, lambda: None, times=0, is_doubling=True)
+    assert _is_found("doubled", found), found

@@ -8,11 +8,16 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from server.config import settings
 
@@ -77,6 +82,31 @@ def test_the_image_installs_only_what_is_locked(dockerfile: list[tuple[str, str]
     assert all("--require-hashes -r requirements.lock" in run or "--no-deps" in run for run in installs)
 
 
+def _needed(names: Iterable[str]) -> set[str]:
+    """These packages and all that they bring along, by their normal names."""
+    found: set[str] = set()
+    todo = [canonicalize_name(name) for name in names]
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        wanted = (Requirement(line) for line in metadata.requires(name) or ())
+        todo += [
+            canonicalize_name(one.name) for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})
+        ]
+    return found
+
+
+def test_the_image_has_nothing_to_build_or_install_with(dockerfile: list[tuple[str, str]]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    build = _needed(Requirement(line).name for line in project["optional-dependencies"]["build"])
+    in_venv, in_base = [rest for word, rest in dockerfile if word == "RUN" and "pip uninstall --yes" in rest]
+    assert set(in_venv.split()[3:]) == build - _needed({"parley"}) | {"pip", "setuptools"}
+    assert in_base.startswith("pip uninstall --yes setuptools wheel pip && ")
+    assert not [rest for word, rest in last_stage(dockerfile) if word == "RUN" and re.search("apt|pip install", rest)]
+
+
 def test_the_image_has_every_package_of_the_project(dockerfile: list[tuple[str, str]]) -> None:
     copies = [rest.split()[:-1] for word, rest in dockerfile if word == "COPY" and not rest.startswith("--from")]
     copied = {name for names in copies for name in names}
@@ -126,6 +156,39 @@ def test_nothing_starts_before_what_it_needs_is_well(compose: dict[str, Any]) ->
 
 def test_nginx_alone_is_reached_from_outside(compose: dict[str, Any]) -> None:
     assert [name for name, service in compose["services"].items() if "ports" in service] == ["nginx"]
+
+
+def test_no_container_has_a_privilege_or_files_it_could_change(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"cap_add", "privileged", "devices", "pid", "ipc", "network_mode"} & set(service), name
+        assert "build" in service or service["user"] not in ("root", "0"), name  # the image of ours brings its user
+
+
+def test_what_a_container_may_write_and_take_is_named(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert 0 < service["pids_limit"] <= 256, name
+        assert all(path.startswith("/") for path in service["tmpfs"]), name
+        kept, mounted = [], service.get("volumes", [])
+        for volume in mounted:
+            source, _, rest = volume.partition(":")
+            if not rest.endswith(":ro"):
+                kept.append(source)
+        assert set(kept) <= set(compose["volumes"]), name  # and no folder of the machine's
+    files = int(re.findall(r"worker_rlimit_nofile (\d+);", (ROOT / "deploy" / "nginx.conf").read_text())[0])
+    assert compose["services"]["nginx"]["ulimits"]["nofile"] >= files
+    assert compose["services"]["parley-1"]["ulimits"]["nofile"] >= files
+
+
+def test_what_is_reached_from_outside_does_not_reach_the_data(compose: dict[str, Any]) -> None:
+    networks = {name: set(service["networks"]) for name, service in compose["services"].items()}
+    assert networks["nginx"] == {"edge"}
+    assert networks["postgres"] == networks["redis"] == {"data"}
+    assert networks["parley-1"] == networks["parley-2"] == {"edge", "data"}
+    assert compose["networks"]["data"] == {"internal": True}
 
 
 def test_the_proxy_lets_websockets_through_and_polling_stick() -> None:

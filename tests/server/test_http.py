@@ -9,8 +9,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.http import errors_as_json
 from storage._db import SQL
 from tests.locks import holding
 from tests.people import Instance, Person
@@ -321,3 +324,14 @@ async def test_pages_of_the_listed_origins_may_sign_in_and_no_others(
     async with instance.http.post(url, headers=headers, json={"login": "nobody", "password": "nothing"}) as answer:
         assert answer.status == 401
         assert answer.headers.get("Access-Control-Allow-Origin") == (origin if may else None)
+
+
+async def test_a_body_whose_client_has_gone_before_it_is_read_is_no_error_of_ours() -> None:
+    async def read(request: web.Request) -> web.StreamResponse:
+        raise RuntimeError("Connection closed.")  # as aiohttp does where the end comes between a head and its handler
+
+    gone, there = make_mocked_request("POST", "/"), make_mocked_request("POST", "/")
+    gone.protocol.transport = None
+    with pytest.raises(ConnectionResetError):
+        await errors_as_json(gone, read)
+    assert (await errors_as_json(there, read)).status == 500

@@ -73,6 +73,14 @@ def test_console_is_for_people() -> None:
     assert not [line for line in (first, second) if line.startswith("{")]
 
 
+def test_what_a_client_is_named_moves_nothing_on_a_terminal() -> None:
+    named = r'"a\n\x1b[41mforged\x9b2J\u202eكلمة"'
+    text = said(f'ours.info("told", command={named}); others.warning("slow %s", {named})', "console")
+    assert len(text.splitlines()) == 2
+    assert not [raw for raw in ("\x1b[41m", "\x9b", "\u202e") if raw in text]
+    assert text.count(r"a\n\x1b[41mforged\x9b2J\u202eكلمة") == 2
+
+
 @pytest.mark.parametrize("form", ["auto", "console"])
 def test_on_a_terminal_it_is_for_people(form: str) -> None:
     text = said_on_a_terminal(TWO_LINES, form)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from server.cli.load.options import Options
     from server.cli.load.result import Result
 
+EVERY_IPV4 = "0.0.0.0"  # noqa: S104 # nosec B104 # recognised here, never bound
 UNLIMITED = ("MESSAGE_SEND", "OFFER_MOVES", "WRITES", "CONNECTS", "HANDSHAKES")  # of the rates, in a server for tests
 
 # A paragraph is a line: typer fills those, and leaves what is set in.
@@ -124,7 +125,7 @@ def _write(path: Path, report: bytes) -> None:
 def _own(config: Config) -> str:
     if not config.port:
         raise Invalid({}, "PARLEY_PORT=0 is any port: give the URL.")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 (asked for, not bound)
+    host = {EVERY_IPV4: "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 

@@ -1,0 +1,64 @@
+"""What happens to instances of Parley."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from tests.faults.registry import Must, Scene, fault
+
+HOUR_S = 3_600
+
+
+@fault(must=Must(away_s=5.0), shows=lambda found: found.cuts > 0)
+async def instance_killed(scene: Scene, seconds: float) -> None:
+    """`kill -9` of an instance; it is started again after a while."""
+    station = scene.stage.stations[0]
+    station.kill()
+    await asyncio.sleep(seconds)
+    await station.start()
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.cuts > 0 and found.unknown > 0)
+async def all_instances_killed(scene: Scene, seconds: float) -> None:
+    """`kill -9` of all instances at once, each started again after a while."""
+    for station in scene.stage.stations:
+        station.kill()
+    await asyncio.sleep(seconds)
+    await asyncio.gather(*(station.start() for station in scene.stage.stations))
+
+
+@fault(must=Must(away_s=5.0), shows=lambda found: found.cuts > 0, short_s=3.5)
+async def instance_hung(scene: Scene, seconds: float) -> None:
+    """An instance stands still (SIGSTOP), its connections open, and goes on where it was."""
+    station = scene.stage.stations[0]
+    station.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        station.signal(signal.SIGCONT)
+
+
+@fault(must=Must(away_s=3.0, first_ack_s=3.0), shows=lambda found: found.cuts > 0)
+async def rolling_restart(scene: Scene, seconds: float) -> None:
+    """One instance after the other is stopped as an operator does (SIGTERM), and started again."""
+    for station in scene.stage.stations:
+        await station.stop()
+        await station.start()
+        await asyncio.sleep(seconds / len(scene.stage.stations))
+
+
+@fault(must=Must(caught_up_s=3.0), shows=lambda found: found.cuts > 0)
+async def clock_skewed(scene: Scene, seconds: float) -> None:
+    """An instance comes back with its clock an hour late, and later with the right one."""
+    station = scene.stage.stations[-1]
+    module = station.process.module
+    station.kill()
+    station.process.module = ("tests.faults.skewed", f"{-HOUR_S}")
+    try:
+        await station.start()
+        await asyncio.sleep(seconds)
+    finally:
+        station.kill()
+        station.process.module = module
+    await station.start()

@@ -1,0 +1,173 @@
+"""What happens to PostgreSQL, and on the way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from contextlib import AsyncExitStack
+
+import asyncpg
+
+from tests.faults.registry import Must, Scene, fault
+from tests.servers import execute
+
+ONE_WAY_S = 0.03
+EVERY_S = 0.3  # between two cuts, or two locks
+BYTES_PER_S = 30_000
+
+
+def _pid(scene: Scene) -> int:
+    pid = scene.stage.postgres.pid
+    assert pid is not None
+    return pid
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+async def postgres_killed(scene: Scene, seconds: float) -> None:
+    """`kill -9` of PostgreSQL; it is started again after a while, and recovers."""
+    os.kill(_pid(scene), signal.SIGKILL)
+    await scene.stage.keep_postgres_down(seconds)
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+async def postgres_backend_crashed(scene: Scene, seconds: float) -> None:
+    """`kill -9` of one backend, upon which PostgreSQL ends all others and recovers; again and again."""
+    until = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < until:
+        with contextlib.suppress(asyncpg.PostgresError, OSError):  # it may be recovering still
+            async with scene.stage.connected() as db:
+                pid = await db.fetchval("select pid from pg_stat_activity where usename = 'parley' limit 1")
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(EVERY_S)
+        await scene.stage.postgres_ready()
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+async def postgres_restarted(scene: Scene, seconds: float) -> None:
+    """PostgreSQL is stopped as an operator does (fast), and started again after a while."""
+    os.kill(_pid(scene), signal.SIGINT)
+    await scene.stage.keep_postgres_down(seconds)
+
+
+@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 1000 * ONE_WAY_S)
+async def postgres_slow(scene: Scene, seconds: float) -> None:
+    """Everything to and from PostgreSQL takes 30 ms longer, each way."""
+    for station in scene.stage.stations:
+        station.postgres.up.delay(ONE_WAY_S)
+        station.postgres.down.delay(ONE_WAY_S)
+    await asyncio.sleep(seconds)
+    for station in scene.stage.stations:
+        await station.postgres.clear()
+
+
+@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 50)
+async def postgres_throttled(scene: Scene, seconds: float) -> None:
+    """Of what PostgreSQL says, 30 KB a second and connection come through."""
+    for station in scene.stage.stations:
+        station.postgres.down.throttle(BYTES_PER_S)
+    await asyncio.sleep(seconds)
+    for station in scene.stage.stations:
+        await station.postgres.clear()
+
+
+@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 500)
+async def postgres_unanswering(scene: Scene, seconds: float) -> None:
+    """What PostgreSQL answers does not come through, what it is asked does: nobody knows what it has done."""
+    for station in scene.stage.stations:
+        station.postgres.down.close()
+    await asyncio.sleep(seconds)
+    for station in scene.stage.stations:
+        await station.postgres.clear()
+
+
+@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 500)
+async def postgres_partitioned(scene: Scene, seconds: float) -> None:
+    """One instance is cut off from PostgreSQL, in both directions, the others are not."""
+    station = scene.stage.stations[0]
+    station.postgres.up.close()
+    station.postgres.down.close()
+    await asyncio.sleep(seconds)
+    await station.postgres.clear()
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+async def postgres_cut(scene: Scene, seconds: float) -> None:
+    """Connections to PostgreSQL are reset amid an answer, again and again: of a commit nobody knows."""
+    until = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < until:
+        for station in scene.stage.stations:
+            station.postgres.down.cut_after(random.randrange(2_000))
+        await asyncio.sleep(EVERY_S)
+    for station in scene.stage.stations:
+        await station.postgres.clear()
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+async def postgres_out_of_connections(scene: Scene, seconds: float) -> None:
+    """PostgreSQL ends all connections and lets nobody in, since there are too many already."""
+    async with scene.stage.connected() as db:
+        await db.execute("alter role parley connection limit 0")
+        try:
+            await db.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'parley'")
+            await asyncio.sleep(seconds)
+        finally:
+            await db.execute("alter role parley connection limit -1")
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.ack_slowest_ms > 300)
+async def table_locked(scene: Scene, seconds: float) -> None:
+    """Somebody holds the table of messages alone, as an ill-timed `alter table` does."""
+    async with scene.stage.connected() as db, db.transaction():
+        await db.execute("lock table messages in access exclusive mode")
+        await asyncio.sleep(seconds)
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.ack_slowest_ms > 100)
+async def rooms_locked(scene: Scene, seconds: float) -> None:
+    """Others hold the rows of rooms, two each, in an order that leads to deadlocks with one another."""
+    ids = sorted({each for client in scene.clients for each in client.who.conversation_ids})
+    until = asyncio.get_running_loop().time() + seconds
+
+    async def hold(db: asyncpg.Connection, seed: int) -> None:
+        draw = random.Random(seed)
+        while asyncio.get_running_loop().time() < until:
+            try:
+                async with db.transaction():
+                    for room in draw.sample(ids, min(2, len(ids))):
+                        await db.execute("select 1 from rooms where room_id = $1 for update", room)
+                        await asyncio.sleep(EVERY_S / 2)
+            except asyncpg.DeadlockDetectedError:
+                continue
+
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(scene.stage.connected()) for _ in range(4)]
+        await asyncio.gather(*(hold(db, n) for n, db in enumerate(connections)))
+
+
+# A limit to the size of files stands for the disk. To PostgreSQL that is an internal error.
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0, excused=frozenset({"internal"}))
+async def disk_full(scene: Scene, seconds: float) -> None:
+    """PostgreSQL can't write a byte: it ends at the next commit, and comes back only when there is room."""
+    await scene.stage.limit_files_of_postgres("0")
+    try:
+        await scene.stage.keep_postgres_down(seconds)
+    finally:
+        await scene.stage.limit_files_of_postgres("unlimited")
+
+
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+async def postgres_read_only(scene: Scene, seconds: float) -> None:
+    """The database takes no writes, as one that is a standby all of a sudden."""
+    await execute(scene.stage.postgres.dsn, "alter database parley set default_transaction_read_only = on")
+    try:
+        for station in scene.stage.stations:
+            station.postgres.reset()
+        await asyncio.sleep(seconds)
+    finally:
+        await execute(scene.stage.postgres.dsn, "alter database parley reset default_transaction_read_only")
+        for station in scene.stage.stations:
+            station.postgres.reset()

@@ -1,0 +1,72 @@
+"""The ledger of all rounds ever played: a line of JSON each, added to and never rewritten."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from tests.faults.measures import Measures
+from tests.faults.rounds import Load, Round
+
+EACH_KIND = 5
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A round as the ledger has it. `broken` is the guarantee that had been taken out, if one had."""
+
+    at: str
+    run: str
+    fault: str
+    seconds: float
+    instances: int
+    load: Load
+    measures: Measures
+    breaches: list[str]
+    late: list[str]
+    has_shown: bool
+    machine: str
+    commit: str
+    errors: list[str] = []
+    """What the instances have logged as errors, each kind once, in the run until then."""
+    broken: str = ""
+
+
+def _some(breaches: list[str]) -> list[str]:
+    """The first few of each kind: a server that is broken breaks a lot."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for line in breaches:
+        seen[kind := line.partition(":")[0]] += 1
+        if seen[kind] <= EACH_KIND:
+            kept.append(line)
+    return kept
+
+
+def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
+    """A round's line; `run` is what all rounds of a run share."""
+    return Entry(
+        fault=played.fault.name,
+        measures=played.measures,
+        breaches=_some(played.breaches),
+        late=played.late,
+        has_shown=played.has_shown,
+        broken=broken,
+        **run,  # type: ignore[arg-type]
+    )
+
+
+def add(ledger: Path, entry: Entry) -> None:
+    """Write one more line."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with ledger.open("ab") as file:
+        file.write(msgspec.json.encode(entry) + b"\n")
+
+
+def read(ledger: Path) -> Iterator[Entry]:
+    """All lines, in the order in which they were written; none where there is no ledger."""
+    if ledger.exists():
+        for line in ledger.read_bytes().splitlines():
+            yield msgspec.json.decode(line, type=Entry)

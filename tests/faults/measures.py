@@ -1,0 +1,106 @@
+"""How long a round's fault was felt: figures from its history. Times are seconds of the monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.faults.history import History, Outcome
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When a round's fault was put in, when it was taken out, and when the round was over."""
+
+    struck: float
+    mended: float
+    over: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a round's history says in figures. What did not happen counts as the rest of the round."""
+
+    acked: int
+    unknown: int
+    refused: int
+    cuts: int
+    events: int
+    """That clients took, each for itself."""
+    ack_before_ms: float
+    """p99 of the time from a message's first try to its ack, of those that were begun before the fault."""
+    ack_during_ms: float
+    ack_slowest_ms: float
+    away_s: float
+    first_ack_s: float
+    caught_up_s: float
+    lag_s: float
+
+
+def measure(history: History, moments: Moments) -> Measures:
+    """Look at a round's history."""
+    struck, mended, over = moments.struck, moments.mended, moments.over
+    acked = list(history.of(Outcome.OK))
+    first: dict[tuple[str, str], float] = {}
+    for each in history.invocations:
+        first.setdefault((each.sender_id, each.client_id), each.began)
+    waits = [(begun := first[each.sender_id, each.client_id], each.ended - begun) for each in acked]
+    later = [each.ended - mended for each in acked if each.ended >= mended]
+    gaps = [(away.ended or over) - away.began for aways in history.aways.values() for away in aways]
+    return Measures(
+        acked=len({(each.sender_id, each.client_id) for each in acked}),
+        unknown=sum(1 for _ in history.of(Outcome.UNKNOWN)),
+        refused=sum(1 for _ in history.of(Outcome.FAIL)),
+        cuts=history.cuts,
+        events=sum(len(view.seen) for view in history.views.values()),
+        ack_before_ms=p99([wait for begun, wait in waits if begun < struck and begun + wait < struck]) * 1000,
+        ack_during_ms=p99([wait for begun, wait in waits if begun < mended and begun + wait >= struck]) * 1000,
+        ack_slowest_ms=max((wait for _, wait in waits), default=0.0) * 1000,
+        away_s=max(gaps, default=0.0),
+        first_ack_s=min(later, default=over - mended),
+        caught_up_s=_caught_up(history, moments),
+        lag_s=_lag(history, moments),
+    )
+
+
+def p99(values: Sequence[float]) -> float:
+    """The value that 99 % are not above; 0 of none."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(len(ranked) * 0.99))] if ranked else 0.0
+
+
+def _acks(history: History) -> dict[tuple[str, int], float]:
+    """When each event was acknowledged first, by room and seq."""
+    acks: dict[tuple[str, int], float] = {}
+    for each in history.of(Outcome.OK):
+        key = f"conversation:{each.conversation_id}", each.seq
+        acks[key] = min(acks.get(key, each.ended), each.ended)
+    return acks
+
+
+def _caught_up(history: History, moments: Moments) -> float:
+    """How long after the end of the fault the last client had all that was acknowledged until then."""
+    heads: dict[str, int] = {}
+    for (room, seq), at in _acks(history).items():
+        if at <= moments.mended:
+            heads[room] = max(heads.get(room, 0), seq)
+    last = moments.mended
+    for view in history.views.values():
+        if (head := heads.get(view.room)) is not None:
+            last = max(last, next((seen.at for seen in view.seen if seen.seq >= head), moments.over))
+    return last - moments.mended
+
+
+def _lag(history: History, moments: Moments) -> float:
+    """The longest from an ack during the fault to a client that hears of it; of clients that were never cut."""
+    acks: dict[str, list[tuple[int, float]]] = {}
+    for (room, seq), at in _acks(history).items():
+        if moments.struck <= at <= moments.mended:
+            acks.setdefault(room, []).append((seq, at))
+    longest = 0.0
+    for view in history.views.values():
+        if not history.aways.get(view.client):
+            heard = {seen.seq: seen.at for seen in view.seen}
+            for seq, at in acks.get(view.room, ()):
+                longest = max(longest, heard.get(seq, moments.over) - at)
+    return longest

@@ -1,0 +1,188 @@
+"""docs/reliability.md, made of the ledger alone: nothing in it that was not played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.pages import table
+from tests.faults.ledger import Entry
+from tests.faults.measures import Measures
+from tests.faults.registry import Fault, faults
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+ASKED_ACKED, ASKED_ROUNDS, ASKED_KINDS = 1_000_000, 200, 20
+SHOWN = 5
+
+_ABOUT = """# Reliability
+
+What Parley promises, attacked: what is acknowledged is never lost, never doubled, and every member of a room sees the
+same events in the same order, without a gap. This page is written by `make faults` from the ledger of all its runs;
+no figure in it was written by hand.
+
+## How it is done
+
+PostgreSQL, Valkey and the instances are processes of their own; every connection (client to Parley, Parley to
+PostgreSQL, Parley to Redis) goes through a TCP proxy that can delay, throttle, hold, cut and half-close it. Clients
+talk in groups, each one message at a time, and do as docs/clients.md says: they send again under the same `client_id`
+what was not acknowledged, return when they are cut, and name the last seq that they have. They log every try and its
+outcome (ok, fail, unknown) and every event that they take. A round is a few seconds of talk, in which one fault is
+put in and taken out; when everybody has caught up, the checker holds the histories against the database:
+
+- what was acknowledged is stored, at the seq that the ack named; a (sender, `client_id`) is stored once;
+- what had no answer is there once or not at all; what was refused for good is not there; nothing is there that nobody
+  sent;
+- the seqs of every room are 1 to n; of one sender, what was sent later stands later;
+- every client's view of every room is the log: the same events by their bytes, in the same order, no gap, no double;
+- on no connection was an event pushed out of turn, and nobody was turned away, or told anything but to try again.
+
+The checker is shown to go red by histories that were tampered with (`tests/faults/test_checker.py`) and by servers
+from which a guarantee was taken out (below). A round whose fault nobody has felt counts as not played.
+
+**What this does not prove.** `kill -9` of a process leaves what the kernel holds: a power loss does not. Whether a
+commit is on the disk then is PostgreSQL's word (`fsync`, `synchronous_commit`, both on in the rounds counted here) and
+the disk's. All processes share one machine and its clock: there is no network in between but the proxies, and they
+don't reorder or alter what passes, since TCP does not either.
+"""
+
+
+def written(entries: Sequence[Entry]) -> str:
+    """The page of a ledger that has at least one round."""
+    rounds = [entry for entry in entries if not entry.broken and entry.has_shown]
+    unfelt = sum(1 for entry in entries if not entry.broken and not entry.has_shown)
+    parts = [_ABOUT, _totals(rounds, unfelt), _found(rounds), _times(rounds)]
+    if mutations := [entry for entry in entries if entry.broken]:
+        parts.append(_mutations(mutations))
+    return "\n".join(parts)
+
+
+def _totals(rounds: Sequence[Entry], unfelt: int) -> str:
+    acked = sum(entry.measures.acked for entry in rounds)
+    kinds = len({entry.fault for entry in rounds})
+    bad = [entry for entry in rounds if entry.breaches]
+    machines = ", ".join(sorted({entry.machine for entry in rounds}))
+    errors = ", ".join(sorted({error for entry in rounds for error in entry.errors}))
+    commits = sorted({entry.commit for entry in rounds})
+    is_short = acked < ASKED_ACKED or len(rounds) < ASKED_ROUNDS or kinds < ASKED_KINDS
+    short = (
+        f"**These are short runs:** at least {ASKED_ACKED:,} acknowledged messages, {ASKED_ROUNDS} injections and"
+        f" {ASKED_KINDS} kinds are asked for.\n\n"
+        if is_short
+        else ""
+    )
+    rows = [
+        ("runs, from and to", f"{len({entry.run for entry in rounds})}, {rounds[0].at[:10]} to {rounds[-1].at[:10]}"),
+        ("kinds of faults", f"{kinds} of {len(faults)}"),
+        ("injections", f"{len(rounds):,}"),
+        ("acknowledged messages", f"{acked:,}"),
+        ("tries without an answer", f"{sum(entry.measures.unknown for entry in rounds):,}"),
+        ("connections cut", f"{sum(entry.measures.cuts for entry in rounds):,}"),
+        ("events taken by clients", f"{sum(entry.measures.events for entry in rounds):,}"),
+        ("rounds that broke the promise", f"{len(bad):,}"),
+        ("rounds whose fault nobody felt (not counted)", f"{unfelt:,}"),
+        ("errors that instances have logged, by name", errors or "none"),
+        ("machine", machines),
+        ("Parley", ", ".join(commits)),
+    ]
+    text = f"## What came of it\n\n{short}{table(('', ''), rows)}\n"
+    if bad:
+        lines = [f"- {entry.at}, {_title(entry)}: {'; '.join(entry.breaches[:SHOWN])}" for entry in bad]
+        text += "\nThe rounds that broke the promise:\n\n" + "\n".join(lines) + "\n"
+    return text
+
+
+def _found(rounds: Sequence[Entry]) -> str:
+    rows = []
+    for fault, entries in _by_fault(rounds):
+        found = sum(1 for entry in entries if entry.breaches)
+        rows.append(
+            (
+                fault.title,
+                fault.about,
+                f"{len(entries)}",
+                _span([entry.seconds for entry in entries]),
+                f"{sum(entry.measures.acked for entry in entries):,}",
+                f"{sum(entry.measures.unknown for entry in entries):,}",
+                f"{sum(entry.measures.cuts for entry in entries):,}",
+                f"{found} broke the promise" if found else "nothing",
+            )
+        )
+    columns = ("fault", "what happens", "times", "each, s", "acked", "no answer", "cuts", "found")
+    return f"## Each fault\n\n{table(columns, rows)}\n"
+
+
+def _times(rounds: Sequence[Entry]) -> str:
+    rows = []
+    for fault, entries in _by_fault(rounds):
+        late = sum(1 for entry in entries if fault.must.missed(entry.measures))
+        rows.append(
+            (
+                fault.title,
+                _worst(entries, lambda found: found.away_s),
+                _worst(entries, lambda found: found.first_ack_s),
+                _worst(entries, lambda found: found.caught_up_s),
+                _worst(entries, lambda found: found.lag_s),
+                f"{_median([entry.measures.ack_before_ms for entry in entries]):,.0f}",
+                f"{_median([entry.measures.ack_during_ms for entry in entries]):,.0f}",
+                fault.must.said or "-",
+                f"{late} of {len(entries)}" if late else "none",
+            )
+        )
+    columns = (
+        "fault",
+        "away, s",
+        "first ack, s",
+        "caught up, s",
+        "lag, s",
+        "ack p99 before, ms",
+        "during, ms",
+        "asked",
+        "later than asked",
+    )
+    about = (
+        "The longest of all rounds; of the p99s the median. *Away*: a client without a connection, from the cut to the"
+        " next `hello`. *First ack* and *caught up* are counted from the end of the fault: until somebody has an ack,"
+        " and until everybody has all that was acknowledged before. *Lag*: from an ack during the fault to the last"
+        " client that hears the message, of those that were not cut. An ack is counted from its message's first try."
+    )
+    return f"## How long it was felt\n\n{about}\n\n{table(columns, rows)}\n"
+
+
+def _mutations(entries: Sequence[Entry]) -> str:
+    rows = []
+    for broken in dict.fromkeys(entry.broken for entry in entries):
+        mine = [entry for entry in entries if entry.broken == broken]
+        caught = [entry for entry in mine if entry.breaches]
+        kinds = sorted({line.partition(":")[0] for entry in caught for line in entry.breaches})
+        rows.append(
+            (
+                broken.replace("_", " "),
+                ", ".join(dict.fromkeys(_title(entry) for entry in mine)),
+                f"{len(caught)} of {len(mine)}",
+                ", ".join(kinds) or "-",
+            )
+        )
+    about = "Servers from which one guarantee was taken out, under the same rounds; each has to be caught."
+    return f"## With a guarantee taken out\n\n{about}\n\n{table(('taken out', 'fault', 'caught', 'as'), rows)}\n"
+
+
+def _title(entry: Entry) -> str:
+    return entry.fault.replace("_", " ")
+
+
+def _by_fault(rounds: Sequence[Entry]) -> list[tuple[Fault, list[Entry]]]:
+    found = [(fault, [entry for entry in rounds if entry.fault == name]) for name, fault in faults.items()]
+    return [(fault, entries) for fault, entries in found if entries]
+
+
+def _worst(entries: Sequence[Entry], figure: Callable[[Measures], float]) -> str:
+    return f"{max(figure(entry.measures) for entry in entries):.2f}"
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"

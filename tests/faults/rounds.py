@@ -1,0 +1,112 @@
+"""A round: people talk, a fault is put in and taken out, all catch up, and the history is held against the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+import tests.faults.kinds.failover
+import tests.faults.kinds.instances
+import tests.faults.kinds.phones
+import tests.faults.kinds.postgresql
+import tests.faults.kinds.redis  # noqa: F401  (they declare the faults)
+from tests.faults.checker import breaches, read_logs
+from tests.faults.clients import Client, crowd, settled
+from tests.faults.history import History
+from tests.faults.measures import Measures, Moments, measure
+from tests.faults.registry import Fault, Scene, faults
+from tests.faults.stage import SECRET, Stage
+
+__all__ = ["Load", "Round", "faults", "greeted", "judge", "play"]
+
+ROUGH_SHARE = 4  # one client of so many comes by the rough door, where a fault asks for that
+GREETED_S = 20.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """Who talks, and for how long: before the fault, while it lasts (None: as long as it takes to show), and after."""
+
+    people: int
+    chats: int
+    pause_s: float
+    before_s: float
+    during_s: float | None
+    after_s: float
+    patience_s: float
+    """Until everybody has caught up; who has not is missing something."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What came of one."""
+
+    fault: Fault
+    measures: Measures
+    breaches: list[str]
+    """Of the promise, in words."""
+    seconds: float
+
+    @property
+    def late(self) -> list[str]:
+        """What has taken longer than is asked."""
+        return self.fault.must.missed(self.measures)
+
+    @property
+    def has_shown(self) -> bool:
+        """Whether the fault was felt at all."""
+        return self.fault.shows(self.measures)
+
+
+async def play(stage: Stage, fault: Fault, load: Load) -> Round:
+    """Play one round."""
+    begun = monotonic()
+    await stage.mend()
+    people = await crowd(stage.dsn, SECRET, load.people, load.chats)
+    history = History()
+    clients = [Client(who, stage.doors, history, load.pause_s, fault.excused) for who in people]
+    rough = clients[::ROUGH_SHARE] if fault.is_rough else []
+    for client in rough:
+        client.doors = stage.rough_doors
+    try:
+        for n, client in enumerate(clients):
+            client.start(door=n // (ROUGH_SHARE if fault.is_rough else 1))
+        await greeted(clients)
+        for client in clients:
+            client.talk()
+        await asyncio.sleep(load.before_s)
+        struck = monotonic()
+        await fault.strike(Scene(stage, clients, rough), load.during_s or fault.short_s)
+        mended = monotonic()
+        await asyncio.sleep(load.after_s)
+        for client in clients:
+            client.hush()
+        found = await judge(stage.dsn, clients, history, load.patience_s)
+    finally:
+        await asyncio.gather(*(client.leave() for client in clients))
+    measures = measure(history, Moments(struck, mended, monotonic()))
+    return Round(fault, measures, found, monotonic() - begun)
+
+
+async def greeted(clients: Sequence[Client]) -> None:
+    """Wait until all are connected."""
+    async with asyncio.timeout(GREETED_S):
+        while not all(client.is_ready for client in clients):
+            await asyncio.sleep(0.01)
+
+
+async def judge(dsn: str, clients: Sequence[Client], history: History, patience_s: float) -> list[str]:
+    """Wait until everybody, hushed, has caught up with the database, and hold the history against it."""
+    ids = sorted({each for client in clients for each in client.who.conversation_ids})
+    try:
+        async with asyncio.timeout(patience_s):
+            await settled(clients, dict.fromkeys(ids, 0))  # all sends are answered: the logs grow no more
+            heads = {each: len(log.seqs) for each, log in (await read_logs(dsn, ids)).items()}
+            await settled(clients, heads)
+    except TimeoutError:
+        left = [client.who.name for client in clients if client.sending is not None]
+        if left:
+            history.strange.append(f"stuck: {len(left)} clients have had no ack for {patience_s:g} s")
+    return breaches(await read_logs(dsn, ids), history)
