@@ -75,6 +75,7 @@ class Polling:
             if self._connection is not None and self._untaken:
                 self._connection.abort()
         self._last = last
+        self.taken = _nothing  # nor holds it whom that was of, who holds this
         self._wake()
         self.go_on()
         self._let_go()

@@ -755,6 +755,23 @@ async def test_an_attempt_that_is_cut_leaves_the_session_polling(site: Site, eng
     assert above.ends == []
 
 
+async def test_who_has_polled_is_freed_without_the_collector(site: Site, engine: Engine, above: Above) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            sid = await site.open_polling()
+            poll = asyncio.create_task(site.poll(sid))
+            await until(lambda: engine.sessions[sid]._polling.is_polled)  # type: ignore[union-attr]  # noqa: B023
+            assert await site.post(sid, "1") == 200
+            assert await poll == "6"
+        await nothing_left(engine)
+        above.sessions.clear()
+        await until(lambda: not [each for each in gc.get_objects() if type(each) is Session], "a session is kept")
+    finally:
+        gc.enable()
+
+
 async def test_a_goodbye_that_overtakes_a_poll_still_lets_it_end(site: Site, engine: Engine) -> None:
     sid = await site.open_polling()
     assert await site.post(sid, "1") == 200
