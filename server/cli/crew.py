@@ -22,6 +22,7 @@ import structlog
 from server.config import Config
 from server.config_kinds import INSTANCE_CHARS
 from server.embedded_files import dying_with
+from server.supervision import how
 
 ROOT = Path(__file__).resolve().parents[2]
 PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0  # before a worker that ended is started again: doubled each time
@@ -121,18 +122,18 @@ class Worker:
         )
         assert process.stdout is not None
         if not await process.stdout.readline():
-            raise ChildProcessError(f"{self._post.name} ended before it served ({_how(await process.wait())}).")
+            raise ChildProcessError(f"{self._post.name} ended before it served ({how(await process.wait())}).")
 
     async def keep(self) -> None:
         """Start it again whenever it ends, after pauses that grow while it goes on ending."""
         waits, loop = pauses(), asyncio.get_running_loop()
         while self._process is not None:
             started = loop.time()
-            how = _how(await self._process.wait())
+            ended = how(await self._process.wait())
             if loop.time() - started > STEADY_S:
                 waits = pauses()
             pause = next(waits)
-            logger.error("worker_ended", worker=self._post.name, how=how, again_in_s=pause)
+            logger.error("worker_ended", worker=self._post.name, how=ended, again_in_s=pause)
             await asyncio.sleep(pause)
             try:
                 await self.start()
@@ -173,7 +174,3 @@ class Crew:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(worker.end() for worker in self._workers))
-
-
-def _how(returncode: int) -> str:
-    return f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
