@@ -19,6 +19,7 @@ from server.rooms.bus import LocalBus, LocalHub
 from storage import matches, matching
 from tests.market import eur, listed, move, offer, refused, set_, thread_of
 from tests.people import Device, Instance, Person
+from tests.servers import execute
 
 NewInstance = Callable[..., Awaitable[Instance]]
 
@@ -58,9 +59,12 @@ async def looked_for(parley: Instance, *listings: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-async def nothing_to_match(parley: Instance) -> None:
-    """Of the listings that other tests have left in this database, the job finds none."""
-    await set_(parley, "update listings set matched_edition = edition where matched_edition <> edition")
+async def nothing_to_match(shared_database: str) -> None:
+    """Of the listings that other tests have left in this database, the job finds none.
+
+    They are many, more than an instance's own time for a statement may do on a busy machine.
+    """
+    await execute(shared_database, "update listings set matched_edition = edition where matched_edition <> edition")
 
 
 async def mine(person: Person, listing: dict[str, Any] | None = None, **more: Any) -> list[dict[str, Any]]:

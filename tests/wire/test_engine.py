@@ -756,18 +756,23 @@ async def test_an_attempt_that_is_cut_leaves_the_session_polling(site: Site, eng
 
 
 async def test_who_has_polled_is_freed_without_the_collector(site: Site, engine: Engine, above: Above) -> None:
+    sids = []
     gc.collect()
     gc.disable()
     try:
         for _ in range(3):
             sid = await site.open_polling()
+            sids.append(sid)
             poll = asyncio.create_task(site.poll(sid))
             await until(lambda: engine.sessions[sid]._polling.is_polled)  # type: ignore[union-attr]  # noqa: B023
             assert await site.post(sid, "1") == 200
             assert await poll == "6"
         await nothing_left(engine)
         above.sessions.clear()
-        await until(lambda: not [each for each in gc.get_objects() if type(each) is Session], "a session is kept")
+        await until(
+            lambda: not [each for each in gc.get_objects() if type(each) is Session and each.sid in sids],
+            "a session is kept",
+        )
     finally:
         gc.enable()
 
