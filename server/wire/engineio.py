@@ -260,7 +260,11 @@ def _apart(deed: Callable[[Any], None], argument: Any) -> None:
 
 
 def _own_origins(request: web.Request) -> set[str]:
-    """The origins of this server's own pages, as the client or a proxy before us addresses it."""
+    """The origins of this server's own pages, as the client or a proxy before us addresses it.
+
+    The headers are believed whoever sends them: a browser lets no page set them on a WebSocket, and on a request only
+    after a preflight, which comes without them and is refused. Who is no browser needs no Origin at all.
+    """
     headers = request.headers
     own = {f"{request.scheme}://{request.host}"}
     forwarded = headers.get("X-Forwarded-Host", request.host).partition(",")[0].strip()

@@ -43,7 +43,8 @@ class Server(Namespaces):
 
     Times are in milliseconds, sizes in bytes. `origins` are the web origins let in beside the same one (`*`: all); a
     client without an Origin header, such as a phone, always is. `per_address` bounds the sessions of one address, or of
-    its network, as `network_of` sees it; `handshakes` how fast sessions are opened; None for no bound.
+    its network, as `network_of` sees it; `handshakes` how fast sessions are opened; None for no bound. `namespaces` are
+    those that exist without a handler (`*`: all).
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Server(Namespaces):
             client_manager=Members(),
             logger=log,
             serializer=Outgoing,
-            namespaces=list(namespaces),
+            namespaces=namespaces if namespaces == "*" else list(namespaces),
             ping_interval=ping_interval_ms / 1000,
             ping_timeout=ping_timeout_ms / 1000,
             most_bytes=frame_bytes,
@@ -258,13 +259,8 @@ class Server(Namespaces):
         self._listener.connected(connection)
 
     def _is_known(self, namespace: str) -> bool:
-        known: bool = (
-            namespace in self.handlers
-            or namespace in self.namespace_handlers
-            or self.namespaces == "*"
-            or (namespace in self.namespaces and not (namespace == "/" and self._listener is not None))
-        )
-        return known
+        declared = self.handlers, self.namespace_handlers, self.namespaces
+        return bool(self.namespaces == "*" or any(namespace in each for each in declared))
 
     def _disconnected(self, session: Session, client: Client, namespace: str) -> None:
         """A client has left a namespace; its session stands, and may connect anew."""

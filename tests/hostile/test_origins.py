@@ -115,3 +115,16 @@ async def test_a_socket_is_nobodys_by_a_cookie(parley: Instance) -> None:
             assert '"unauthenticated"' in await ws.receive_str()
     async with parley.http.post(f"{parley.url}/api/account/me", cookies=cookies) as response:
         assert response.status == 401
+
+
+async def test_a_page_may_not_say_by_headers_that_it_is_one_of_ours(parley: Instance) -> None:
+    """The headers of a proxy are believed; a browser asks first whether a page may set them, and hears no."""
+    asked = {
+        "Origin": "https://evil.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-forwarded-host, x-forwarded-proto",
+    }
+    for query in ("transport=polling", "transport=websocket"):
+        async with parley.http.options(f"{parley.url}/socket.io/?EIO=4&{query}", headers=asked) as response:
+            assert response.status == 403
+            assert not [name for name in response.headers if name.startswith("Access-Control-")]

@@ -191,6 +191,16 @@ async def refuse(sid: str, environ: Any, auth: Any) -> bool:
     return False
 
 
+async def test_a_server_of_all_namespaces_knows_any() -> None:
+    async with server_site(Server(namespaces="*")) as site, server_site(Server(namespaces=["/custom"])) as narrow:
+        raw, refused = await site.raw(), await narrow.raw()
+        assert await joined(raw, "/any/at/all")
+        refused.send("40/any/at/all,")
+        assert await refused.text() == '44/any/at/all,{"message":"Invalid namespace"}'
+        for each in (raw, refused):
+            each.cut()
+
+
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_who_is_refused_has_no_more_time_than_before(namespace: str) -> None:
     server = Server(Guard(), connect_timeout_ms=200, namespaces=["/custom"])
