@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
+import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +19,9 @@ from rich.table import Table
 
 from bench import pages
 from bench.crowds import Crowd
-from bench.machine import describe
+from bench.machine import Cores, describe
 from bench.seeding import jwt
+from bench.stage import staged
 
 LIMIT = 50
 AIM_MS = 20.0  # of a p95
@@ -123,6 +126,38 @@ def write(part: str, command: str, timings: Sequence[Timing], of: str, times: in
 
 def _asked(times: int) -> str:
     return f"{times} requests a case, or as many as {CASE_S:g} s had; {LIMIT} a page"
+
+
+def bench(
+    part: str,
+    about: str | None,
+    crowd: Crowd,
+    fill: Callable[[str], Awaitable[None]],
+    measure_all: Callable[[str, str, str, int, str], Awaitable[list[Timing]]],
+    *,
+    of: str,
+    times: int,
+    most: int | None = None,
+) -> int:
+    """The whole of such a program: fill a database, ask, and show it; 0 where every case has the aim.
+
+    `fill` is given the database's dsn; `measure_all` a server's URL and secret, the dsn, how many times each case is
+    asked, and words that are in the titles of those that are.
+    """
+    options = parse_options(f"bench.{part}", about, times)
+    random.seed(7)
+    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
+        stage.step_aside()
+        site = stage.parley([crowd])
+        asyncio.run(fill(site.dsn))
+        (server,) = stage.serve(site)
+        url = f"http://127.0.0.1:{server.port}"
+        timings = asyncio.run(measure_all(url, stage.secret, site.dsn, options.times, options.cases))
+    show(timings, of, options.times)
+    if options.write:
+        command = f"python -m bench.{part} --times {options.times} --write"
+        write(part, command, timings, of, options.times, most=most)
+    return 0 if all(timing.reached for timing in timings) else 1
 
 
 def parse_options(program: str, about: str | None, times: int) -> argparse.Namespace:

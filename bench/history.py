@@ -8,17 +8,15 @@ asked over HTTP, one request at a time, of a server process on a core of its own
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 
-from bench.cases import LIMIT, Ask, Case, Timing, asking, measure, parse_options, show, write
+from bench.cases import LIMIT, Ask, Case, Timing, asking, bench, measure
 from bench.crowds import Crowd
-from bench.machine import Cores
-from bench.stage import run, staged
+from bench.stage import run
 
 LONG = 100_000  # messages in the conversation that is read
 SHORT = 200  # in each of the reader's others
@@ -170,18 +168,7 @@ async def measure_all(url: str, secret: str, dsn: str, times: int, words: str) -
 
 def main() -> int:
     """Fill, ask, and show it; 0 where every case has the aim."""
-    options = parse_options("bench.history", __doc__, 300)
-    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
-        stage.step_aside()
-        site = stage.parley([CROWD])
-        asyncio.run(fill(site.dsn))
-        (server,) = stage.serve(site)
-        work = measure_all(f"http://127.0.0.1:{server.port}", stage.secret, site.dsn, options.times, options.cases)
-        timings = asyncio.run(work)
-    show(timings, OF, options.times)
-    if options.write:
-        write("history", f"python -m bench.history --times {options.times} --write", timings, OF, options.times)
-    return 0 if all(timing.reached for timing in timings) else 1
+    return bench("history", __doc__, CROWD, fill, measure_all, of=OF, times=300)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,14 @@ over HTTP, one request at a time, of a server process on a core of its own. The 
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 
-from bench.cases import LIMIT, Ask, Case, Timing, asking, measure, parse_options, show, write
+from bench.cases import LIMIT, Ask, Case, Timing, asking, bench, measure
 from bench.history import CROWD, RARE, VOCABULARY
-from bench.machine import Cores
-from bench.stage import run, staged
+from bench.stage import run
 
 LISTINGS = 100_000
 THREADS = 100
@@ -184,20 +181,7 @@ def _always(payload: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 def main() -> int:
     """Fill, ask, and show it; 0 where every case has the aim."""
-    options = parse_options("bench.listings", __doc__, 200)
-    random.seed(7)
-    with staged(Cores.of_this_machine(), tools=("taskset",)) as stage:
-        stage.step_aside()
-        site = stage.parley([CROWD])
-        asyncio.run(fill(site.dsn))
-        (server,) = stage.serve(site)
-        work = measure_all(f"http://127.0.0.1:{server.port}", stage.secret, site.dsn, options.times, options.cases)
-        timings = asyncio.run(work)
-    show(timings, OF, options.times)
-    if options.write:
-        command = f"python -m bench.listings --times {options.times} --write"
-        write("listings", command, timings, OF, options.times, most=SLOWEST)
-    return 0 if all(timing.reached for timing in timings) else 1
+    return bench("listings", __doc__, CROWD, fill, measure_all, of=OF, times=200, most=SLOWEST)
 
 
 if __name__ == "__main__":
