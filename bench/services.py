@@ -80,13 +80,14 @@ def wait_until_quiet(pids: Sequence[int]) -> None:
     """Wait until these processes have done what the last measurement left them (2,000 disconnects, say)."""
     deadline, pause = time.monotonic() + QUIET_S, 0.25
     while time.monotonic() < deadline:
-        before = sum(map(_ran_s, pids))
+        before = sum(map(ran_s, pids))
         time.sleep(pause)
-        if sum(map(_ran_s, pids)) - before < QUIET_SHARE * pause * len(pids):
+        if sum(map(ran_s, pids)) - before < QUIET_SHARE * pause * len(pids):
             return
 
 
-def _ran_s(pid: int) -> float:
+def ran_s(pid: int) -> float:
+    """The CPU seconds that a process has had."""
     try:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9

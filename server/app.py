@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import handlers  # noqa: F401  (declares the commands)
@@ -31,8 +31,10 @@ from server.commands.payload import Bounds
 from server.commands.tallies import Tallies
 from server.commands.tokens import Tokens
 from server.config import Config
+from server.histogram import Histogram
 from server.http import Http, address_of
 from server.jobs import Jobs
+from server.lag import LoopLag
 from server.rooms.bus import Bus, LocalBus
 from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
@@ -42,7 +44,7 @@ from server.rooms.redisbus import RedisBus
 from server.rooms.typing import Typing
 from server.webhooks import WebhookRoutes
 from server.wire import Server
-from storage import Database
+from storage import TimedDatabase
 from storage import rooms as room_table
 
 FLUSH_S = 0.25  # for the last packets to leave before the sockets are closed
@@ -67,9 +69,12 @@ class Parley:
     async def start(self) -> int:
         """Connect, wire and listen; the port. Raises `Unavailable` where PostgreSQL does not answer."""
         config = self._config
-        self.database = await Database.open(
+        self.database = await TimedDatabase.open(
             self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
         )
+        self.pool_waits = Histogram()
+        self.database.on_wait(self.pool_waits.count)
+        self.lag = LoopLag()
         async with self.database.connection() as db:
             deployment = await room_table.find_deployment(db)
         self.bus = self._given_bus or _bus(config, deployment.digest_key)
@@ -133,6 +138,7 @@ class Parley:
         await self.delivery.start()
         await self.presences.start()
         self.jobs.start()
+        self.lag.start()
         return await self._listen()
 
     async def _listen(self) -> int:
@@ -177,6 +183,7 @@ class Parley:
             await asyncio.sleep(FLUSH_S)
         for connection in self.wire.connections:
             connection.drop()
+        self.lag.stop()
         await self.jobs.stop()
         await self.presences.stop()
         await self.joining.stop()
@@ -242,6 +249,15 @@ class _State(Collector):
         yield CounterMetricFamily(
             "parley_events_repaired", "Events that came by the log, not by the bus.", value=parley.delivery.repaired
         )
+        cuts = CounterMetricFamily("parley_clients_cut", "Clients cut that had not left.", labels=("reason",))
+        for reason, count in parley.wire.cuts.items():
+            cuts.add_metric((reason,), count)
+        yield cuts
+        for name, about, taken in (
+            ("parley_loop_lag_seconds", "How late the event loop came to ten looks a second.", parley.lag.histogram),
+            ("parley_pool_wait_seconds", "Waiting for a connection to PostgreSQL.", parley.pool_waits),
+        ):
+            yield HistogramMetricFamily(name, about, buckets=taken.buckets(), sum_value=taken.seconds)
 
 
 def _payments(config: Config) -> Payments | None:

@@ -2,5 +2,6 @@
 
 from storage._db import Connection, Database, Time, as_time, now
 from storage.gathering import Gathering
+from storage.waits import TimedDatabase
 
-__all__ = ["Connection", "Database", "Gathering", "Time", "as_time", "now"]
+__all__ = ["Connection", "Database", "Gathering", "Time", "TimedDatabase", "as_time", "now"]

@@ -4,14 +4,13 @@ Plain counters behind a collector: the client library's own cost several microse
 send.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+from server.histogram import Histogram
 
 
 class Meter(Collector):
@@ -19,14 +18,12 @@ class Meter(Collector):
 
     def __init__(self) -> None:
         self._outcomes: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(BOUNDS_S) + 1))
-        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._times: defaultdict[str, Histogram] = defaultdict(Histogram)
 
     def count(self, command: str, outcome: str, seconds: float) -> None:
         """Count one answered call; `outcome` is ok or the error's code."""
         self._outcomes[command, outcome] += 1
-        self._counts[command][bisect_left(BOUNDS_S, seconds)] += 1
-        self._seconds[command] += seconds
+        self._times[command].count(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks at every scrape."""
@@ -39,10 +36,6 @@ class Meter(Collector):
         times = HistogramMetricFamily(
             "parley_command_seconds", "From a command's arrival to its answer.", labels=("command",)
         )
-        for command, counts in self._counts.items():
-            total, buckets = 0, []
-            for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), counts, strict=True):
-                total += count
-                buckets.append((bound, total))
-            times.add_metric((command,), buckets, sum_value=self._seconds[command])
+        for command, taken in self._times.items():
+            times.add_metric((command,), taken.buckets(), sum_value=taken.seconds)
         yield times

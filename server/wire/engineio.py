@@ -29,7 +29,7 @@ from server.wire.refusals import (
     WEBSOCKET_ALONE,
     Refusal,
 )
-from server.wire.session import Above, Reason, Session
+from server.wire.session import Above, Cut, Reason, Session
 from server.wire.upgrade import Probe
 from server.wire.websocket import Switching
 
@@ -54,6 +54,7 @@ class Engine:
     ) -> None:
         self.above: Above
         self.sessions: dict[str, Session] = {}
+        self.cuts = dict.fromkeys(Cut, 0)
         self.heartbeat: Heartbeat[Session] = Heartbeat(ping_interval, ping_timeout)
         self.most_bytes = most_bytes
         self.deflate = deflate
@@ -235,6 +236,7 @@ class Engine:
             if session.is_held:  # nothing is read from it: its answer may be there
                 self.heartbeat.add(session, now)
             else:
+                self.cuts[Cut.SILENT] += 1
                 _apart(session.abort, Reason.PING_TIMEOUT)
         if now >= self._look_at:
             self._look_at = now + LOOK_S

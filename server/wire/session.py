@@ -36,6 +36,14 @@ class Reason(StrEnum):
     TRANSPORT_ERROR = "transport error"
 
 
+class Cut(StrEnum):
+    """Why a client was cut that has not left."""
+
+    STALLED = "stalled"  # it took nothing for `STALL_S` of what waited
+    BEHIND = "behind"  # more waited than `BACKLOG_BYTES`
+    SILENT = "silent"  # it did not answer a ping
+
+
 class Above(Protocol):
     """What stands on the sessions."""
 
@@ -59,6 +67,7 @@ class Keeper(Protocol):
     """What keeps the sessions."""
 
     above: Above
+    cuts: dict[Cut, int]
 
     def answered(self, session: "Session") -> None:
         """A session's client has answered a ping."""
@@ -292,6 +301,7 @@ class Session:
         else:
             self._stall.look(backlog, now)
             if now - self._stall.moved_at > STALL_S:
+                self._engine.cuts[Cut.STALLED] += 1
                 self.abort()
 
     async def poll(self, request: web.Request) -> bytes:
@@ -413,6 +423,8 @@ class Session:
 
     def _overflow(self) -> None:
         """Cut a client that is too far behind. It ends in the loop's next turn: whoever sends may be amid a crowd."""
+        if not self._is_cut:
+            self._engine.cuts[Cut.BEHIND] += 1
         self._is_cut = True
         self.write, self.send = _nowhere, len
         if self._ws is not None:

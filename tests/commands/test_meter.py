@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.commands.meter import BOUNDS_S, Meter
+from server.commands.meter import Meter
+from server.histogram import BOUNDS_S
 from tests.people import Instance, Person
 
 

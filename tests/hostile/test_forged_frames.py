@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from server.rooms.log import Event
 from server.rooms.names import Room, conversation_room, user_room
+from server.rooms.origins import Origins
 from server.rooms.sealing import DIGEST_BYTES, ORIGIN_BYTES, Seal
 from storage import Time
 from tests.people import PATIENCE_S, SECRET, Device, Instance, Person
@@ -155,10 +156,31 @@ async def test_without_the_seal_a_stranger_would_be_heard(
     phone, other = await amina.connect(), await bilal.connect()
     await talk(phone, other, chat, "one")
     monkeypatch.setattr(hmac, "compare_digest", lambda *_: True)
+    monkeypatch.setattr(Origins, "is_believed", lambda *_: True)
     async with Redis.from_url(valkey.url) as stranger:
         for frame in sealed_by_others(lies(amina, bilal, chat)):
             await stranger.publish(channel_of(two[0]), frame)
         await other.hearing("message:created", text="forged")
+
+
+async def test_what_was_recorded_of_a_dead_instance_is_not_shown_by_another(
+    two: list[Instance], new_instance: Callable[..., Awaitable[Instance]], valkey: RedisServer
+) -> None:
+    """An instance that never heard it; what no log keeps would be believed there, and so would limits used up."""
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    chat = await two[0].chat(amina, bilal)
+    phone, other = await amina.connect(), await bilal.connect()
+    async with listening(valkey, channel_of(two[0])) as recorded, Redis.from_url(valkey.url) as stranger:
+        await phone.call("typing:set", conversation_id=chat, state="typing")
+        await other.hearing("typing:changed")
+        await two[0].parley.bus.stop()
+        late = await new_instance(REDIS_URL=valkey.url)
+        device = await bilal.connect(to=late)
+        for frame in [*recorded]:
+            await stranger.publish(channel_of(late), frame)
+        await talk(other, device, chat, "behind them")  # of an instance that lives, at one that has just come
+    assert device.texts(chat) == ["behind them"]
+    assert "typing:changed" not in [push.name for push in device.heard]
 
 
 async def test_what_ended_before_does_not_end_again(two: list[Instance], valkey: RedisServer) -> None:

@@ -17,9 +17,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from bench import __main__ as comparison
-from bench import cases, conformance, growth, held, machine, matches, offers, pages, races, soak, stage, storm
+from bench import bus, cases, conformance, growth, held, machine, matches, offers, pages, races, soak, stage, storm
 from bench.asking import Answer, fit, spread
 from bench.cases import Case, Timing
+from bench.channels import WAYS, Subscribed
 from bench.comers import Comer, text_frame
 from bench.crowds import Crowd
 from bench.drawing import draw_report
@@ -35,10 +36,17 @@ from tests.faults.racers import Tally
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
-WHOLE_RUNS = [growth, held, offers, races, soak, storm]
+WHOLE_RUNS = [bus, growth, held, offers, races, soak, storm]
 COSTS = {"cpu_us_per_send": 80.0, "cpu_us_per_delivery": 8.0, "cpu_us_per_connect": 300.0, "rss_kb_per_connection": 4.0}
 LATENCIES = {"ack_p50_ms": 3.0, "ack_p99_ms": 9.0, "delivery_p50_ms": 4.0, "delivery_p99_ms": 12.0}
 FOUND: Figures = {"ok": 1.0, **COSTS, **LATENCIES}
+
+
+def channels(way: int, instances: int) -> bus.Found:
+    """One channel costs a publisher nothing, and each subscriber 10 µs more than a channel a room does."""
+    cost = bus.Cost(30.0 * way, [5.0 + 5.0 * (2 - way)] * instances, 10.0)
+    joined = [Subscribed(0.5, 0.25, 2048)] * instances
+    return bus.Found(100_000, instances, WAYS[way], joined, 0.125, 1024.0, dict.fromkeys(bus.TURNS, cost))
 
 
 @pytest.fixture
@@ -175,6 +183,7 @@ def test_every_program_writes_a_part_that_says_when_and_of_what_it_is(page: Path
     offers.write([offers.Figures("all", taken, 3.0, 2_000.0, 5_000.0)], 32, "python -m bench.offers")
     matches.write([matched], "python -m bench.matches")
     growth.write([answer], "python -m bench.growth")
+    bus.write([channels(way, instances) for instances in (2, 8) for way in range(3)], "python -m bench.bus")
     stage.conclude(races.judge(tally, [], 10_000), "Races", "races", "python -m bench.races", "Two processes.")
     for name in ("held", "soak", "storm"):
         stage.conclude([Verdict("lost", "0", "0", True)], name, name, f"python -m bench.{name}", "What it is.")
@@ -234,6 +243,12 @@ def test_a_change_of_what_is_measured_is_told_beside_the_commit(folder: str, tmp
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "new.py").write_text("")
     assert re.fullmatch(r"commit \w+ and uncommitted changes", machine.commit_of(tmp_path))
+
+
+def test_the_channels_cost_the_same_where_their_lines_cross() -> None:
+    found = [channels(way, instances) for instances in (2, 8) for way in range(3)]
+    assert bus.spread_rows(found, 16)[0][2:] == ("0.0", "15.0", "30.0", "10.0", "40.0")
+    assert bus.turning(found, 16) == "at 6 instances"  # 60 µs of the publisher's against 10 of each subscriber
 
 
 async def test_what_the_official_suites_ask_of_a_server_is_answered() -> None:

@@ -16,6 +16,7 @@ from server.rooms import redisbus
 from server.rooms.bus import Bus, LocalBus, LocalHub
 from server.rooms.log import Event
 from server.rooms.names import Room
+from server.rooms.origins import Origins
 from server.rooms.redisbus import RedisBus
 from server.rooms.sealing import Seal
 from storage import Time
@@ -243,6 +244,60 @@ async def test_frames_that_are_garbage_forged_or_played_again_are_survived_and_n
     await there.until(lambda: 6 in there.heard, "the event behind the garbage")
     assert there.heard == [5, 6]
     assert there.bus.state == "ok"
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked whether they live", "believed at once"])
+async def test_what_an_instance_said_that_is_gone_is_not_heard_by_one_that_came_later(
+    any_redis: RedisServer, stopping: list[Bus], chat: Room, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    if not asked:
+        monkeypatch.setattr(Origins, "is_believed", lambda *_: True)
+    async with Redis.from_url(any_redis.url) as stranger:
+        recorded: list[bytes] = []
+        async with stranger.pubsub() as listener:  # type: ignore[no-untyped-call]
+            await listener.subscribe(Seal(KEY).channel)
+            here, gone = [await started(RedisBus(any_redis.url, KEY), stopping) for _ in range(2)]
+            here.bus.subscribe(chat)
+            await here.meets(gone, chat)
+            gone.bus.publish(event(chat, 0, "typing"))
+            async with asyncio.timeout(PATIENCE_S):
+                while not any(b"typing" in frame for frame in recorded):
+                    found = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
+                    recorded += [found["data"]] if found else []
+        await asyncio.gather(gone.bus.stop(), here.bus.stop())
+        late, other = [await started(RedisBus(any_redis.url, KEY), stopping) for _ in range(2)]
+        late.bus.subscribe(chat)
+        await late.meets(other, chat)
+        for frame in recorded:
+            await stranger.publish(Seal(KEY).channel, frame)
+        other.bus.publish(event(chat, 1))
+        await late.until(lambda: 1 in late.heard, "the event behind them")
+    assert late.heard == ([1] if asked else [0, 1])
+
+
+async def test_an_instance_that_comes_is_believed_before_a_probe_is_due(
+    any_redis: RedisServer, pair: tuple[Instance, Instance], stopping: list[Bus], chat: Room,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here, _ = pair
+    here.bus.subscribe(chat)
+    monkeypatch.setattr(redisbus, "PROBE_S", 3600)
+    late = await started(RedisBus(any_redis.url, KEY), stopping)
+    late.bus.subscribe(chat)
+    await here.meets(late, chat)
+    await late.meets(here, chat)
+
+
+async def test_an_instance_that_was_held_up_for_long_believes_the_others_again_at_once(
+    pair: tuple[Instance, Instance], chat: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+    monkeypatch.setattr(redisbus, "PROBE_S", 3600)
+    assert isinstance(there.bus, RedisBus)
+    for known in there.bus._origins._origins.values():
+        known.fresh_until = 0.0
+    there.received.clear()
+    await there.meets(here, chat)
 
 
 async def test_two_deployments_on_one_redis_do_not_hear_each_other(

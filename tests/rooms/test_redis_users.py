@@ -81,11 +81,10 @@ async def test_the_bus_works_as_that_user_and_asks_for_nothing_more(port: int, u
     await listener.start(receive)
     listener.subscribe(room)
     async with asyncio.timeout(10):
-        while (sender.state, listener.state) != ("ok", "ok"):
+        while not arrived.is_set():
+            sender.publish(Event(room, 1, Time("2026-11-20T17:00:00.000Z"), "message:created", "{}"))
             await asyncio.sleep(0.01)
-        sender.publish(Event(room, 1, Time("2026-11-20T17:00:00.000Z"), "message:created", "{}"))
-        await arrived.wait()
-    assert [(event.room, event.seq, event.name) for event in heard] == [(room, 1, "message:created")]
+    assert {(event.room, event.seq, event.name) for event in heard} == {(room, 1, "message:created")}
     await sender.stop()
     await listener.stop()
     async with Redis.from_url(f"redis://admin:x@127.0.0.1:{port}/0") as admin:

@@ -13,7 +13,7 @@ import pytest
 from server.wire import Packet, engineio, polling, websocket
 from server.wire import session as sessions
 from server.wire.engineio import Engine
-from server.wire.session import Reason, Session
+from server.wire.session import Cut, Reason, Session
 from tests.wire.bare import CLOSE, PING, TEXT, Above, Deaf, Site, client_frame, engine_site, handshake, until
 
 STALL_S = 0.5
@@ -105,6 +105,7 @@ async def test_who_takes_nothing_is_cut_a_while_after_the_last_byte_it_took_and_
         assert time.monotonic() - took_at > STALL_S * 0.9
         assert slowest < 0.3
         assert above.ends == [Reason.TRANSPORT_ERROR]
+        assert engine.cuts == {Cut.STALLED: 1, Cut.BEHIND: 0, Cut.SILENT: 0}
         assert list(engine.sessions.values()) == [above.sessions[-1]]
         other.cut()
         if ponging is not None:
@@ -113,7 +114,7 @@ async def test_who_takes_nothing_is_cut_a_while_after_the_last_byte_it_took_and_
         deaf.socket.close()
 
 
-async def test_who_takes_nothing_is_cut_at_once_when_too_much_waits(above: Above, deaf: Deaf) -> None:
+async def test_who_takes_nothing_is_cut_at_once_when_too_much_waits(engine: Engine, above: Above, deaf: Deaf) -> None:
     session = await opened(deaf, above)
     held = 0
     for _ in range(1_000):
@@ -123,6 +124,7 @@ async def test_who_takes_nothing_is_cut_at_once_when_too_much_waits(above: Above
     assert websocket.BACKLOG_BYTES - 20_000 < held <= websocket.BACKLOG_BYTES + 10_100
     assert session.backlog == 0
     assert not session.push(MESSAGE)
+    assert engine.cuts == {Cut.STALLED: 0, Cut.BEHIND: 1, Cut.SILENT: 0}
 
 
 async def test_what_may_be_dropped_is_dropped_for_who_is_far_behind(above: Above, deaf: Deaf) -> None:

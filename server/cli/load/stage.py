@@ -1,5 +1,6 @@
 """What all the people of one worker share: its figures, its checks, and whether the play is on."""
 
+import asyncio
 import random
 import secrets
 from time import perf_counter
@@ -12,7 +13,7 @@ from server.cli.load.options import Options
 
 
 class Stage:
-    """`is_on` from the first send to the last, `is_over` when sockets may go.
+    """`is_on` from the first send to the last, which sets `ended`; `is_over` when sockets may go.
 
     `spans` are the seconds of the play, `after` is what came behind them; `span` is the one it is now.
     """
@@ -21,6 +22,7 @@ class Stage:
         self.options = options
         self.is_on = False
         self.is_over = False
+        self.ended = asyncio.Event()
         self.faults = Faults()
         self.ledger = Ledger(self.faults)
         self.deals = Deals(self.faults)
@@ -49,6 +51,7 @@ class Stage:
         """The play ends: nothing more is begun."""
         if self.is_on:
             self.is_on = False
+            self.ended.set()
             self.span = self.after
             self.ran_s = perf_counter() - self._began
 

@@ -117,6 +117,7 @@ class Worker:
     async def _play(self) -> None:
         stage, options = self._stage, self._task.options
         stopped = asyncio.ensure_future(self._orders.readline())
+        ended = asyncio.ensure_future(stage.ended.wait())
         cpu_s, began = time.process_time(), perf_counter()
         stage.begin()
         if self._task.rate is None:
@@ -128,7 +129,7 @@ class Worker:
         while stage.is_on:
             second += 1
             left = min(began + second, began + options.seconds) - perf_counter()
-            await asyncio.wait([stopped], timeout=max(0.0, left))
+            await asyncio.wait([stopped, ended], timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
             if stopped.done() or perf_counter() - began >= options.seconds:
                 stage.end()
             _tell(Beat(second - 1, stage.span_of(second - 1)))
