@@ -15,6 +15,8 @@ from tests.people import Instance, Person
 from tests.servers import Node, Postgres, RedisServer, installed_node, redis_binary, valkey_binary
 
 MAJORS = ["18", "15"]
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 * 2**30  # what a run needs at most, of databases and their logs
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,10 +63,19 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, onerror=missing)
 
 
+def _place() -> Path:
+    """In memory where there is room: a database is copied there in 20 ms of CPU, on a disk in 25 to 400."""
+    try:
+        has_room = shutil.disk_usage(MEMORY).free > ROOM_BYTES and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    except OSError:
+        has_room = False
+    return MEMORY if has_room and os.access(MEMORY, os.W_OK) else Path("/tmp")
+
+
 @pytest.fixture(scope="session")
 def servers_folder() -> Iterator[Path]:
     """A folder for the run, which PostgreSQL's user may enter too when the tests run as root (pytest's is private)."""
-    folder = Path(tempfile.mkdtemp(prefix="parley-tests-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="parley-tests-", dir=_place()))
     folder.chmod(0o711)
     yield folder
     _remove(folder)

@@ -81,6 +81,7 @@ async def _run(
             client.talk()
         for n in range(1, times + 1):
             await _reached(history, SENDERS * EACH * n // (times + 1))
+            await greeted(clients)  # those too who were longest in coming back from the kill before
             await asyncio.to_thread(kill)
         await _reached(history, SENDERS * EACH)
         for client in clients:

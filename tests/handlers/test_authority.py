@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import pytest_asyncio
 
 import handlers  # noqa: F401  (declares the commands)
 from rules.users import Scope
@@ -19,10 +20,12 @@ from server.commands.docs.failures import codes_of
 from server.commands.registry import Command, Limit, Transport, commands
 from server.commands.tokens import new_stored_token
 from storage import resets, sessions
+from tests.conftest import MAJORS
 from tests.frames import Wire, wired
 from tests.market import listed
 from tests.people import PASSWORD, ConnectRefused, Instance, Person
 from tests.scenes import GROUP_WORD, IN_PRIVATE, NARROW, PRIVATE_WORD, Scene, make_scene, session_of
+from tests.servers import Postgres
 
 ROLES = [
     *("owner", "admin", "member", "former"),  # of a group; the former member was shown out
@@ -169,10 +172,20 @@ async def a_reset_token(s: Scene, who: str) -> Payload:
 
 async def in_thread(s: Scene, who: str, **more: Any) -> Payload:
     """To do with a thread of the owner's that the member has joined; its conversation has its id."""
-    about = {"title": "All about lamps", "category": "other", "client_id": uuid4().hex}
-    thread_id = (await s.people["owner"].post("thread:create", **about))["thread_id"]
-    await s.people["member"].post("thread:join", thread_id=thread_id)
-    return {"thread_id": thread_id, **more}
+
+    async def make() -> str:
+        about = {"title": "All about lamps", "category": "other", "client_id": uuid4().hex}
+        thread_id: str = (await s.people["owner"].post("thread:create", **about))["thread_id"]
+        await s.people["member"].post("thread:join", thread_id=thread_id)
+        return thread_id
+
+    return {"thread_id": await s.once("thread", make), **more}
+
+
+async def _listing(s: Scene, whose: str = "owner") -> str:
+    """Something of theirs that is for sale."""
+    made: Payload = await s.once(f"listing of the {whose}", lambda: listed(s.people[whose]))
+    return str(made["listing_id"])
 
 
 def a_thread(**more: Any) -> Callable[[Scene, str], Any]:
@@ -197,14 +210,14 @@ def a_listing(whose: str = "owner", **more: Any) -> Callable[[Scene, str], Any]:
     """To do with something that is for sale."""
 
     async def payload(s: Scene, who: str) -> Payload:
-        return {"listing_id": (await listed(s.people[whose]))["listing_id"], **more}
+        return {"listing_id": await _listing(s, whose), **more}
 
     return payload
 
 
 def room_of_a_listing(**more: Any) -> Callable[[Scene, str], Any]:
     async def payload(s: Scene, who: str) -> Payload:
-        return {"room": f"listing:{(await listed(s.people['owner']))['listing_id']}", **more}
+        return {"room": f"listing:{await _listing(s)}", **more}
 
     return payload
 
@@ -219,12 +232,16 @@ def lists(s: Scene, who: str) -> Payload:
 
 async def _deal(s: Scene, *, is_done: bool) -> Payload:
     """What the member buys of the owner."""
-    about = {"listing_id": (await listed(s.people["owner"]))["listing_id"], "version": 1, "client_id": uuid4().hex}
-    deal: Payload = (await s.people["member"].post("listing:buy", **about))["transaction"]
-    for part in ("owner", "member") if is_done else ():
-        moved = {"transaction_id": deal["transaction_id"], "version": deal["version"]}
-        deal = await s.people[part].post("transaction:confirm", **moved)
-    return deal
+
+    async def make() -> Payload:
+        about = {"listing_id": (await listed(s.people["owner"]))["listing_id"], "version": 1, "client_id": uuid4().hex}
+        deal: Payload = (await s.people["member"].post("listing:buy", **about))["transaction"]
+        for part in ("owner", "member") if is_done else ():
+            moved = {"transaction_id": deal["transaction_id"], "version": deal["version"]}
+            deal = await s.people[part].post("transaction:confirm", **moved)
+        return deal
+
+    return await s.once(f"deal {is_done}", make)
 
 
 def a_deal(*with_: str, is_done: bool = False) -> Callable[[Scene, str], Any]:
@@ -239,9 +256,13 @@ def a_deal(*with_: str, is_done: bool = False) -> Callable[[Scene, str], Any]:
 
 async def _offered(s: Scene) -> Payload:
     """What the member offers for something of the owner's."""
-    about = {"listing_id": (await listed(s.people["owner"]))["listing_id"], "listing_version": 1}
-    made: Payload = await s.people["member"].post("offer:make", **about, price=LAMP["price"], client_id=uuid4().hex)
-    return made
+
+    async def make() -> Payload:
+        about = {"listing_id": (await listed(s.people["owner"]))["listing_id"], "listing_version": 1}
+        made: Payload = await s.people["member"].post("offer:make", **about, price=LAMP["price"], client_id=uuid4().hex)
+        return made
+
+    return await s.once("offer", make)
 
 
 def an_offer(*with_: str, **more: Any) -> Callable[[Scene, str], Any]:
@@ -259,7 +280,7 @@ async def a_negotiation(s: Scene, who: str) -> Payload:
 
 
 async def a_rule(s: Scene, who: str) -> Payload:
-    listing_id = (await listed(s.people["owner"]))["listing_id"]
+    listing_id = await _listing(s)
     await s.people["owner"].post("autorule:set", listing_id=listing_id, enabled=False)
     return {"listing_id": listing_id}
 
@@ -271,9 +292,13 @@ async def reviews_a_deal(s: Scene, who: str) -> Payload:
 
 async def asked(s: Scene) -> Payload:
     """The member's question about something of the owner's."""
-    about = {"listing_id": (await listed(s.people["owner"]))["listing_id"], "text": "?", "client_id": uuid4().hex}
-    question: Payload = await s.people["member"].post("faq:ask", **about)
-    return question
+
+    async def make() -> Payload:
+        about = {"listing_id": await _listing(s), "text": "?", "client_id": uuid4().hex}
+        question: Payload = await s.people["member"].post("faq:ask", **about)
+        return question
+
+    return await s.once("question", make)
 
 
 async def to_a_question(s: Scene, who: str) -> Payload:
@@ -334,6 +359,10 @@ NOBODY_IN_IT = {"forbidden": f"{GROUP} {PAIR} read limited", "not_found": OUT}
 
 
 async def a_match(s: Scene, who: str) -> Payload:
+    return {"match_id": await s.once("match", lambda: _match(s)), "action": "interested"}
+
+
+async def _match(s: Scene) -> str:
     """Of something that the owner wants and something that the member sells."""
     title = f"A sofa {uuid4().hex}"
     sofa = await listed(s.people["member"], title=title)
@@ -343,7 +372,7 @@ async def a_match(s: Scene, who: str) -> Payload:
     async with asyncio.timeout(10), s.parley.parley.database.connection() as db:
         while (match_id := await db.fetchval(known, pair)) is None:
             await asyncio.sleep(0.005)
-    return {"match_id": str(match_id), "action": "interested"}
+    return str(match_id)
 
 
 OWNER_OF_LISTING = {"ok": "owner limited", "forbidden": f"admin member {PAIR} {OUT} read"}
@@ -684,13 +713,15 @@ TABLE: dict[str, list[Row]] = {
 }
 
 
-@pytest.fixture
-async def parley(shared_database: str) -> AsyncIterator[Instance]:
-    """An instance that counts nobody's calls."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def parley(postgres: Postgres) -> AsyncIterator[Instance]:
+    """An instance that counts nobody's calls, for all of this: its connections keep the statements prepared."""
     rates = dict.fromkeys((f"PARLEY_RATE_{limit.name}" for limit in Limit), "off")
-    instance = await Instance(shared_database, **rates).start()
+    dsn = await postgres.create(postgres.dsn(MAJORS[0]), migrated=True)
+    instance = await Instance(dsn, **rates).start()
     yield instance
     await instance.stop()
+    await postgres.drop(dsn)
 
 
 # calling
@@ -764,6 +795,7 @@ def elsewhere(payload: Payload) -> Payload:
 
 NOUNS = sorted({name.partition(":")[0] for name in TABLE})
 each_noun = pytest.mark.parametrize("noun", NOUNS)
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 def rows(noun: str | None = None) -> list[tuple[Command, int, Row]]:
@@ -801,6 +833,7 @@ def test_every_row_has_its_command() -> None:
     assert not gone, f"There is no command {', '.join(gone)} any more: take its rows out of TABLE of {__name__}."
 
 
+@in_one_loop
 @each_noun
 async def test_everybody_is_answered_as_the_table_says_and_no_answer_holds_what_others_said(
     parley: Instance, noun: str
@@ -841,6 +874,7 @@ def test_the_table_hides_much() -> None:
     assert sum(answer == "not_found" for _, _, one in rows() for answer in one.answers.values()) > 200
 
 
+@in_one_loop
 @each_noun
 async def test_what_one_may_not_see_is_answered_as_what_is_not_there(parley: Instance, noun: str) -> None:
     told = []
@@ -858,6 +892,7 @@ async def test_what_one_may_not_see_is_answered_as_what_is_not_there(parley: Ins
     assert not told, "\n".join(["", f"told apart: {len(told)}", *told])
 
 
+@in_one_loop
 @each_noun
 async def test_who_is_shown_out_gets_the_same_answers_on_the_socket_they_had_open(parley: Instance, noun: str) -> None:
     told = []
@@ -883,6 +918,7 @@ def test_a_limited_token_leaves_out_what_the_list_says() -> None:
     assert {name for name, command in commands.items() if command.scope is Scope.FULL} == ACCOUNT_CHANGES
 
 
+@in_one_loop
 @each_noun
 async def test_a_narrow_token_is_refused_exactly_what_its_scope_leaves_out(parley: Instance, noun: str) -> None:
     """Of somebody who may do everything: the owner of the group, an administrator of the site too."""

@@ -20,7 +20,7 @@ def server(servers_folder: Path) -> Iterator[ServerProcess]:
     """A server with a PostgreSQL of its own, as `make run` starts it."""
     folder = servers_folder / "first"
     folder.mkdir(mode=0o711)
-    process = ServerProcess(folder / "log", {"PARLEY_DATA": str(folder / "data"), "DATABASE_URL": ""})
+    process = ServerProcess(folder / "log", {"PARLEY_DATA": str(folder / "data"), "DATABASE_URL": ""}, afresh=True)
     process.start()
     yield process
     process.kill()

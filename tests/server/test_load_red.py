@@ -16,7 +16,7 @@ from tests.server.test_cli import parley_cli
 
 LIMITLESS = {f"PARLEY_RATE_{name}": "off" for name in UNLIMITED}
 TALK = ("--sockets", "4", "--pairs", "--sends", "40")
-HAGGLE = ("--sockets", "4", "--negotiate", "--sends", "200")
+HAGGLE = ("--sockets", "4", "--negotiate", "--sends", "80")
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def taken_port() -> Iterator[int]:
     """A port at which another server of workers listens."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind(("127.0.0.1", 0))
+        listening.bind(("127.0.0.1", free_ports()))  # the next is the second worker's, which nobody else may have
         listening.listen()
         yield listening.getsockname()[1]
 

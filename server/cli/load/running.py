@@ -75,6 +75,8 @@ class Running:
         try:
             async with asyncio.timeout(CONNECT_S + self._options.seconds + self._options.drain + GRACE_S):
                 done = await asyncio.gather(*workers)
+                # Who has told all ends by itself: a kill just then would take its exit code from asyncio's watcher.
+                await asyncio.gather(*(process.wait() for process in self._processes))
             return await began, done
         except TimeoutError:
             raise LoadFailed("The workers did not come to an end.") from None
