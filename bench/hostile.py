@@ -43,7 +43,7 @@ class Watched(ServerProcess):
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._figures = folder / "figures"
-        super().__init__(folder / "log", environ, ("tests.wire.watched", str(self._figures)))
+        super().__init__(folder / "log", environ, ("tests.wire.watched", str(self._figures)), afresh=True)
 
     def look(self) -> Figures:
         """What it holds now."""

@@ -72,7 +72,7 @@ def main() -> int:
         servers = []
         for n in range(2):
             own = {**environ, "PARLEY_INSTANCE": f"races-{n}"}
-            servers.append(ServerProcess(stage.folder / f"{n}.log", own, ("tests.faults.racing", *how)))
+            servers.append(ServerProcess(stage.folder / f"{n}.log", own, ("tests.faults.racing", *how), afresh=True))
             stage.stack.callback(servers[-1].kill)
             servers[-1].start()
         begun = time.monotonic()

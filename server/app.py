@@ -239,6 +239,7 @@ class _State(Collector):
             ("parley_tasks", "Tasks of the event loop, this scrape's own included.", len(asyncio.all_tasks())),
             ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
             ("parley_tail_bytes", "Memory of the rooms' latest events, in bytes.", parley.delivery.tails.bytes),
+            ("parley_backlog_bytes", "What waits for clients that take it slowly, in bytes.", parley.wire.eio.backlog),
             ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
         )
         for name, about, value in gauges:
@@ -250,7 +251,7 @@ class _State(Collector):
             "parley_events_repaired", "Events that came by the log, not by the bus.", value=parley.delivery.repaired
         )
         cuts = CounterMetricFamily("parley_clients_cut", "Clients cut that had not left.", labels=("reason",))
-        for reason, count in parley.wire.cuts.items():
+        for reason, count in parley.wire.eio.cuts.items():
             cuts.add_metric((reason,), count)
         yield cuts
         for name, about, taken in (

@@ -49,15 +49,14 @@ _RETRYABLE = (
 # Two instances may insert one (sender, client_id) at the same moment; the next try finds the other's row and answers
 # from it.
 _RACES = frozenset({"messages_client_id_key"})
+# What passes, or what an operator sees to, each class of SQLSTATEs whole. Not class XX: that is a bug of PostgreSQL's,
+# or a file that is spoilt, and has to be heard of.
 _DOWN = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresConnectionError,  # 08
+    asyncpg.InsufficientResourcesError,  # 53: no disk, memory or connection is left
+    asyncpg.OperatorInterventionError,  # 57: it ends, it starts, it has taken too long
+    asyncpg.PostgresSystemError,  # 58: what it runs on has failed it, the disk mostly
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.QueryCanceledError,
     asyncpg.InternalClientError,  # said of a connection that dies just as it is used
     OSError,
     TimeoutError,

@@ -243,6 +243,11 @@ class Engine:
             for session in list(self.sessions.values()):
                 _apart(session.look, now)
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait in this process for clients that take them slowly."""
+        return sum(session.backlog for session in self.sessions.values() if not session.is_flowing)
+
     async def shutdown(self) -> None:
         """Stop the heartbeat, cut whoever is there, and let nobody in any more."""
         self._is_shut = True

@@ -5,7 +5,7 @@ commands don't go through its event handlers but to one `Listener`, in the order
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -92,11 +92,6 @@ class Server(Namespaces):
     def sessions(self) -> int:
         """Engine.IO sessions, those that have not connected to a namespace included."""
         return len(self.eio.sessions)
-
-    @property
-    def cuts(self) -> Mapping[str, int]:
-        """How many clients were cut that had not left, by reason."""
-        return {str(reason): count for reason, count in self.eio.cuts.items()}
 
     @property
     def connections(self) -> list[Connection]:

@@ -1,8 +1,9 @@
 """Parley with one of its guarantees taken out or a fault put in, to show what the tests would notice.
 
 `python -m tests.faults.broken <what>` serves so. Taken out are `ack_after_commit`, `repair_of_gaps` and
-`comparison_with_postgresql`; at `die_before_publish` the process kills itself when it has committed a message whose
-text is "die", before anybody hears of it.
+`comparison_with_postgresql`; with `stock_redis_manager` events go between instances as python-socketio sends them; at
+`die_before_publish` the process kills itself when it has committed a message whose text is "die", before anybody hears
+of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from server.rooms.delivery import Delivery
 from server.rooms.log import Event
 from server.rooms.repair import Repair
 from storage import Connection, Database
+from tests.faults.stock import never, stock_redis_manager
 
 
 def without_ack_after_commit() -> None:
@@ -47,18 +49,14 @@ def without_ack_after_commit() -> None:
 _held: set[asyncio.Task[None]] = set()
 
 
-async def _never(_: object) -> None:
-    await asyncio.Event().wait()
-
-
 def without_repair_of_gaps() -> None:
     """Never read what a room is missing."""
-    Repair._run = _never  # type: ignore[method-assign]
+    Repair._run = never  # type: ignore[method-assign]
 
 
 def without_comparison_with_postgresql() -> None:
     """Never ask PostgreSQL which rooms have moved: what the bus does not say is not known."""
-    Comparison._run = _never  # type: ignore[method-assign]
+    Comparison._run = never  # type: ignore[method-assign]
 
 
 def die_before_publish() -> None:
@@ -78,6 +76,7 @@ BROKEN = {
     "ack_after_commit": without_ack_after_commit,
     "repair_of_gaps": without_repair_of_gaps,
     "comparison_with_postgresql": without_comparison_with_postgresql,
+    "stock_redis_manager": stock_redis_manager,
     "die_before_publish": die_before_publish,
 }
 

@@ -29,11 +29,12 @@ from storage import Connection, Database, conversations, participants, rooms, se
 from tests.faults.history import Away, History, Invocation, Outcome, Seen, digest
 
 ANSWER_S = 2.0  # a command that has no answer by then is sent again; phones wait longer, and find out later
-SILENCE_S = 3.0  # the heartbeat's interval and patience, as the stage sets them
+SILENCE_S = 1.0  # beside the heartbeat's interval and patience
 DIAL_S = 2.0
 BACK_S = 0.5  # a client that was cut returns between half of that and all of it
 LOOK_S = 0.1
 PAGE = 500
+WORD = " and so on"
 TTL_S = 24 * 3600
 
 Door = tuple[str, int]
@@ -123,10 +124,14 @@ class Client:
     doors: Sequence[Door]
     history: History
     pause_s: float = 0.0
-    excused: frozenset[str] = frozenset()
+    excused: set[str] = field(default_factory=set)
     """Codes that count as no answer, for as long as a fault lasts of which nothing better can be expected."""
     is_doubling: bool = False
     """Whether everything is sent twice at once."""
+    heartbeat_s: float = 2.0
+    """The heartbeat's interval and patience: who hears nothing for longer than that has lost its connection."""
+    words: int = 0
+    """How many it adds to what it says, of ten bytes each."""
     wire: Wire | None = None
     epoch: str | None = None
     sending: Invocation | None = None
@@ -134,6 +139,7 @@ class Client:
     _is_gone: bool = False
     _door: int = 0
     _count: int = 0
+    _text: str = ""
     _number: int = 0
     _draining_s: float | None = None
     _asked: dict[int, Invocation | str] = field(default_factory=dict)
@@ -149,6 +155,11 @@ class Client:
     def positions(self) -> dict[str, int]:
         """The last seq that it has of each of its rooms."""
         return {room: self.history.view(self.who.name, room).position for room in self.rooms()}
+
+    @property
+    def door(self) -> Door:
+        """The one by which it is connected, or tries to be."""
+        return self.doors[self._door % len(self.doors)]
 
     def rooms(self) -> list[str]:
         """The conversations' rooms."""
@@ -190,7 +201,7 @@ class Client:
         task.add_done_callback(self._tasks.discard)
 
     def _dial(self) -> None:
-        self.wire = Wire(self, self.doors[self._door % len(self.doors)])
+        self.wire = Wire(self, self.door)
         self._spawn(self._dialled(self.wire))
 
     async def _dialled(self, wire: Wire) -> None:
@@ -222,7 +233,7 @@ class Client:
         while True:
             await asyncio.sleep(LOOK_S)
             wire, sending = self.wire, self.sending
-            if wire is not None and wire.idle_s > SILENCE_S:
+            if wire is not None and wire.idle_s > self.heartbeat_s + SILENCE_S:
                 wire.line.end(Cut("silence"))
                 self.lost(0.0)
             elif sending is not None and not sending.ended and monotonic() - sending.began > ANSWER_S:
@@ -336,6 +347,7 @@ class Client:
         self._count += 1
         chat = self.who.conversation_ids[self._count % len(self.who.conversation_ids)]
         self.sending = Invocation(self.who.user_id, chat, f"{self.who.name}-{self._count}", monotonic())
+        self._text = f"This is {self.sending.client_id}." + WORD * self.words
         self.sending.end(Outcome.FAIL, "not sent")
         self._again()
 
@@ -352,7 +364,7 @@ class Client:
                 {
                     "conversation_id": last.conversation_id,
                     "client_id": last.client_id,
-                    "text": f"This is {last.client_id}.",
+                    "text": self._text,
                 },
                 self.sending,
             )

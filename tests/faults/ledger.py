@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tests.faults.measures import Measures
+from tests.faults.registry import Finding
 from tests.faults.rounds import Load, Round
 
 EACH_KIND = 5
@@ -32,6 +33,15 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: list[str] = []
     """What the instances have logged as errors, each kind once, in the run until then."""
     broken: str = ""
+    tries: int = 1
+    """With which round it was caught, of a few at most, where a guarantee had been taken out."""
+    offers: int = 0
+    """That five moved at once."""
+    findings: list[Finding] = []
+    control_ms: float = 0.0
+    """The p99 of acks in a round like it without a fault, where they are to be held against each other."""
+    notes: list[str] = []
+    """How the fault was put in, where there is more than one way."""
 
 
 def _some(breaches: list[str]) -> list[str]:
@@ -54,6 +64,10 @@ def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
         late=played.late,
         has_shown=played.has_shown,
         broken=broken,
+        offers=played.offers,
+        findings=list(played.findings),
+        control_ms=played.control_ms,
+        notes=list(played.notes),
         **run,  # type: ignore[arg-type]
     )
 

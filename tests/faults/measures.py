@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from tests.faults.history import History, Outcome
@@ -35,16 +35,18 @@ class Measures:
     first_ack_s: float
     caught_up_s: float
     lag_s: float
+    away_p99_s: float = 0.0
 
 
-def measure(history: History, moments: Moments) -> Measures:
-    """Look at a round's history."""
+def measure(history: History, moments: Moments, spared: Set[str] | None = None) -> Measures:
+    """Look at a round's history. The p99s of acks are of the people `spared` alone, where they are given by id."""
     struck, mended, over = moments.struck, moments.mended, moments.over
     acked = list(history.of(Outcome.OK))
     first: dict[tuple[str, str], float] = {}
     for each in history.invocations:
         first.setdefault((each.sender_id, each.client_id), each.began)
     waits = [(begun := first[each.sender_id, each.client_id], each.ended - begun) for each in acked]
+    theirs = [wait for each, wait in zip(acked, waits, strict=True) if spared is None or each.sender_id in spared]
     later = [each.ended - mended for each in acked if each.ended >= mended]
     gaps = [(away.ended or over) - away.began for aways in history.aways.values() for away in aways]
     return Measures(
@@ -53,13 +55,14 @@ def measure(history: History, moments: Moments) -> Measures:
         refused=sum(1 for _ in history.of(Outcome.FAIL)),
         cuts=history.cuts,
         events=sum(len(view.seen) for view in history.views.values()),
-        ack_before_ms=p99([wait for begun, wait in waits if begun < struck and begun + wait < struck]) * 1000,
-        ack_during_ms=p99([wait for begun, wait in waits if begun < mended and begun + wait >= struck]) * 1000,
+        ack_before_ms=p99([wait for begun, wait in theirs if begun < struck and begun + wait < struck]) * 1000,
+        ack_during_ms=p99([wait for begun, wait in theirs if begun < mended and begun + wait >= struck]) * 1000,
         ack_slowest_ms=max((wait for _, wait in waits), default=0.0) * 1000,
         away_s=max(gaps, default=0.0),
         first_ack_s=min(later, default=over - mended),
         caught_up_s=_caught_up(history, moments),
         lag_s=_lag(history, moments),
+        away_p99_s=p99(gaps),
     )
 
 

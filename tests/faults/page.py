@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.pages import table
 from tests.faults.ledger import Entry
 from tests.faults.measures import Measures
-from tests.faults.registry import Fault, faults
+from tests.faults.mutations import MUTATIONS, TRIES
+from tests.faults.racers import ACTORS
+from tests.faults.registry import Fault, Finding, faults
+from tests.faults.rounds import CONTROL
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 ASKED_ACKED, ASKED_ROUNDS, ASKED_KINDS = 1_000_000, 200, 20
@@ -17,8 +21,8 @@ SHOWN = 5
 _ABOUT = """# Reliability
 
 What Parley promises, attacked: what is acknowledged is never lost, never doubled, and every member of a room sees the
-same events in the same order, without a gap. This page is written by `make faults` from the ledger of all its runs;
-no figure in it was written by hand.
+same events in the same order, without a gap. This page is written by `make faults` from the ledger of all its runs
+(`reliability.jsonl`, a line a round); no figure in it was written by hand.
 
 ## How it is done
 
@@ -34,7 +38,13 @@ put in and taken out; when everybody has caught up, the checker holds the histor
   sent;
 - the seqs of every room are 1 to n; of one sender, what was sent later stands later;
 - every client's view of every room is the log: the same events by their bytes, in the same order, no gap, no double;
-- on no connection was an event pushed out of turn, and nobody was turned away, or told anything but to try again.
+- on no connection was an event pushed out of turn, and nobody was turned away, or told anything but to try again;
+- offers are haggled over meanwhile, five moves at the same instant on each, each asked again until it is answered: one
+  wins, it is the one that is stored, nobody else was told so, and the market's laws hold
+  (`tests/negotiation_checker.py`).
+
+How long it takes when 5,000 clients come back at once, each of whom has missed 20 events, is measured by
+`python -m bench.storm` and told in [benchmarks.md](benchmarks.md#reconnect-storm).
 
 The checker is shown to go red by histories that were tampered with (`tests/faults/test_checker.py`) and by servers
 from which a guarantee was taken out (below). A round whose fault nobody has felt counts as not played.
@@ -48,18 +58,22 @@ don't reorder or alter what passes, since TCP does not either.
 
 def written(entries: Sequence[Entry]) -> str:
     """The page of a ledger that has at least one round."""
-    rounds = [entry for entry in entries if not entry.broken and entry.has_shown]
+    played = [entry for entry in entries if not entry.broken and entry.has_shown]
+    rounds = [entry for entry in played if entry.fault != CONTROL.name]
     unfelt = sum(1 for entry in entries if not entry.broken and not entry.has_shown)
-    parts = [_ABOUT, _totals(rounds, unfelt), _found(rounds), _times(rounds)]
+    parts = [_ABOUT, _totals(played, rounds, unfelt), _found(rounds), _times(rounds)]
+    if any(entry.findings for entry in played):
+        parts.append(_findings(played))
     if mutations := [entry for entry in entries if entry.broken]:
         parts.append(_mutations(mutations))
     return "\n".join(parts)
 
 
-def _totals(rounds: Sequence[Entry], unfelt: int) -> str:
-    acked = sum(entry.measures.acked for entry in rounds)
+def _totals(played: Sequence[Entry], rounds: Sequence[Entry], unfelt: int) -> str:
+    """Of all that was played; what is no fault counts for its messages, not for an injection."""
+    acked = sum(entry.measures.acked for entry in played)
     kinds = len({entry.fault for entry in rounds})
-    bad = [entry for entry in rounds if entry.breaches]
+    bad = [entry for entry in played if entry.breaches]
     machines = ", ".join(sorted({entry.machine for entry in rounds}))
     errors = ", ".join(sorted({error for entry in rounds for error in entry.errors}))
     commits = sorted({entry.commit for entry in rounds})
@@ -74,10 +88,12 @@ def _totals(rounds: Sequence[Entry], unfelt: int) -> str:
         ("runs, from and to", f"{len({entry.run for entry in rounds})}, {rounds[0].at[:10]} to {rounds[-1].at[:10]}"),
         ("kinds of faults", f"{kinds} of {len(faults)}"),
         ("injections", f"{len(rounds):,}"),
+        ("rounds without a fault, for comparison", f"{len(played) - len(rounds):,}"),
         ("acknowledged messages", f"{acked:,}"),
-        ("tries without an answer", f"{sum(entry.measures.unknown for entry in rounds):,}"),
-        ("connections cut", f"{sum(entry.measures.cuts for entry in rounds):,}"),
-        ("events taken by clients", f"{sum(entry.measures.events for entry in rounds):,}"),
+        ("tries without an answer", f"{sum(entry.measures.unknown for entry in played):,}"),
+        ("connections cut", f"{sum(entry.measures.cuts for entry in played):,}"),
+        ("events taken by clients", f"{sum(entry.measures.events for entry in played):,}"),
+        (f"offers on each of which {ACTORS} moved at once", f"{sum(entry.offers for entry in played):,}"),
         ("rounds that broke the promise", f"{len(bad):,}"),
         ("rounds whose fault nobody felt (not counted)", f"{unfelt:,}"),
         ("errors that instances have logged, by name", errors or "none"),
@@ -105,25 +121,28 @@ def _found(rounds: Sequence[Entry]) -> str:
                 f"{sum(entry.measures.unknown for entry in entries):,}",
                 f"{sum(entry.measures.cuts for entry in entries):,}",
                 f"{found} broke the promise" if found else "nothing",
+                _notes(entries),
             )
         )
-    columns = ("fault", "what happens", "times", "each, s", "acked", "no answer", "cuts", "found")
+    columns = ("fault", "what happens", "times", "each, s", "acked", "no answer", "cuts", "found", "by")
     return f"## Each fault\n\n{table(columns, rows)}\n"
 
 
 def _times(rounds: Sequence[Entry]) -> str:
     rows = []
     for fault, entries in _by_fault(rounds):
-        late = sum(1 for entry in entries if fault.must.missed(entry.measures))
+        late = sum(1 for entry in entries if fault.must.missed(entry.measures, entry.control_ms))
+        controls = [entry.control_ms for entry in entries if entry.control_ms]
         rows.append(
             (
                 fault.title,
-                _worst(entries, lambda found: found.away_s),
+                _away(fault, entries),
                 _worst(entries, lambda found: found.first_ack_s),
                 _worst(entries, lambda found: found.caught_up_s),
                 _worst(entries, lambda found: found.lag_s),
                 f"{_median([entry.measures.ack_before_ms for entry in entries]):,.0f}",
                 f"{_median([entry.measures.ack_during_ms for entry in entries]):,.0f}",
+                f"{_median(controls):,.0f}" if controls else "-",
                 fault.must.said or "-",
                 f"{late} of {len(entries)}" if late else "none",
             )
@@ -136,6 +155,7 @@ def _times(rounds: Sequence[Entry]) -> str:
         "lag, s",
         "ack p99 before, ms",
         "during, ms",
+        "without a fault, ms",
         "asked",
         "later than asked",
     )
@@ -144,30 +164,70 @@ def _times(rounds: Sequence[Entry]) -> str:
         " next `hello`. *First ack* and *caught up* are counted from the end of the fault: until somebody has an ack,"
         " and until everybody has all that was acknowledged before. *Lag*: from an ack during the fault to the last"
         " client that hears the message, of those that were not cut. An ack is counted from its message's first try."
+        " Where acks are to take no longer, a round without a fault is played before, as long and under the same load;"
+        " *without a fault* is the p99 of the same seconds of it."
     )
     return f"## How long it was felt\n\n{about}\n\n{table(columns, rows)}\n"
 
 
+def _findings(played: Sequence[Entry]) -> str:
+    found: dict[tuple[str, str], list[Finding]] = {}
+    for entry in played:
+        for finding in entry.findings:
+            found.setdefault((_title(entry), finding.name), []).append(finding)
+    rows = [
+        (
+            "after all faults" if title == CONTROL.title else title,
+            name,
+            f"{len(each)}",
+            f"{max(finding.value for finding in each):.2f} {each[0].unit}".rstrip(),
+            f"≤ {each[0].most:g} {each[0].unit}".rstrip(),
+            f"{late} of {len(each)}" if (late := sum(finding.is_over for finding in each)) else "none",
+        )
+        for (title, name), each in found.items()
+    ]
+    return f"## Beside\n\n{table(('fault', 'figure', 'times', 'most', 'asked', 'more than asked'), rows)}\n"
+
+
 def _mutations(entries: Sequence[Entry]) -> str:
     rows = []
-    for broken in dict.fromkeys(entry.broken for entry in entries):
-        mine = [entry for entry in entries if entry.broken == broken]
+    titles = {mutation.name: mutation.title for mutation in MUTATIONS.values()}
+    for broken, fault in dict.fromkeys((entry.broken, entry.fault) for entry in entries):
+        mine = [entry for entry in entries if (entry.broken, entry.fault) == (broken, fault)]
         caught = [entry for entry in mine if entry.breaches]
         kinds = sorted({line.partition(":")[0] for entry in caught for line in entry.breaches})
         rows.append(
             (
-                broken.replace("_", " "),
-                ", ".join(dict.fromkeys(_title(entry) for entry in mine)),
+                titles.get(broken, broken.replace("_", " ")),
+                _title(mine[0]),
                 f"{len(caught)} of {len(mine)}",
+                _span([entry.tries for entry in mine]),
                 ", ".join(kinds) or "-",
             )
         )
-    about = "Servers from which one guarantee was taken out, under the same rounds; each has to be caught."
-    return f"## With a guarantee taken out\n\n{about}\n\n{table(('taken out', 'fault', 'caught', 'as'), rows)}\n"
+    about = (
+        "Servers from which one guarantee was taken out, under the same rounds; each has to be caught, with one of"
+        f" {TRIES} rounds at most: *tries* says which."
+    )
+    columns = ("taken out", "fault", "caught", "tries", "as")
+    return f"## With a guarantee taken out\n\n{about}\n\n{table(columns, rows)}\n"
 
 
 def _title(entry: Entry) -> str:
     return entry.fault.replace("_", " ")
+
+
+def _notes(entries: Sequence[Entry]) -> str:
+    """In which of several ways the fault was put in, and how often."""
+    return ", ".join(f"{note}: {n}" for note, n in Counter(n for entry in entries for n in entry.notes).items()) or "-"
+
+
+def _away(fault: Fault, entries: Sequence[Entry]) -> str:
+    """The longest; where it is what is asked, the p99 of all as well."""
+    worst = _worst(entries, lambda found: found.away_s)
+    if fault.must.away_p99_s is None:
+        return worst
+    return f"{worst} (p99 {_worst(entries, lambda found: found.away_p99_s)})"
 
 
 def _by_fault(rounds: Sequence[Entry]) -> list[tuple[Fault, list[Entry]]]:

@@ -19,6 +19,7 @@ Target = tuple[str, int] | Path
 """A host and a port, or a unix socket."""
 
 HELD_BYTES = 65_536  # that wait on a road before its sender is not read any more, as with a window that is full
+SEGMENT_BYTES = 1_440
 PIECES_S = 0.02  # a throttled road passes what is due so often
 
 
@@ -77,6 +78,7 @@ class Lane(asyncio.Protocol):
         self.other: Lane | None = None
         self._road = road
         self._made = made
+        self.port = 0  # of its own socket
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[float, bytes | None]] = deque()  # when it is due, and what; None is the end
         self._waiting_bytes = 0
@@ -88,6 +90,8 @@ class Lane(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        own = transport.get_extra_info("sockname")
+        self.port = own[1] if isinstance(own, tuple) else 0
         self._road.lanes.add(self)
         self._made(self)
 
@@ -198,8 +202,8 @@ class Lane(asyncio.Protocol):
         """End this lane's own socket with a reset, behind what has been written."""
         if self._transport is None:
             return
-        own: socket.socket = self._transport.get_extra_info("socket")
-        if own.family != socket.AF_UNIX:
+        own: socket.socket | None = self._transport.get_extra_info("socket")  # None when it has ended
+        if own is not None and own.family != socket.AF_UNIX:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._waiting.clear()
         self._transport.abort()
@@ -263,6 +267,8 @@ class Proxy:
         own.setblocking(False)
         if self._receive_bytes is not None:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
+            # As over a network: of the loopback's segments, 64 KB each, the sender's kernel would hold megabytes.
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
         try:
             await asyncio.get_running_loop().sock_connect(own, target)
         except BaseException:

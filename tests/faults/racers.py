@@ -304,17 +304,21 @@ class Race:
         return answer["data"]
 
     async def _ask(self, asked: Asked) -> Answer:
-        """Ask one of the servers, each in turn; what is `unavailable` is sent again, as a client does."""
-        self._turn += 1
-        url = self._urls[self._turn % len(self._urls)]
-        path = "/api/" + asked.command.replace(":", "/")
+        """Ask one of the servers, each try the next; what is `unavailable` is sent again, as a client does."""
         for _ in range(TRIES):
-            headers = {"Authorization": f"Bearer {asked.who.token}"}
-            async with self._http.post(url + path, json=asked.payload, headers=headers) as response:
-                answer: Answer = await response.json()
+            answer = await self._post(asked)
             if answer["ok"] or answer["error"]["code"] != "unavailable":
                 break
             self._tally.unavailable += 1
+        return answer
+
+    async def _post(self, asked: Asked) -> Answer:
+        """Ask the next server, once."""
+        self._turn += 1
+        url = self._urls[self._turn % len(self._urls)] + "/api/" + asked.command.replace(":", "/")
+        headers = {"Authorization": f"Bearer {asked.who.token}"}
+        async with self._http.post(url, json=asked.payload, headers=headers) as response:
+            answer: Answer = await response.json()
         return answer
 
 

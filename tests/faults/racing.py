@@ -20,7 +20,8 @@ TURN = re.compile(r"pg_advisory_xact_lock(?:_shared)?\(([^;]*?)\) as turn")  # w
 
 
 def without_locks() -> None:
-    """Let the queries of the market read rows as they are, without holding any."""
+    """Let the queries of the market read rows as they are, without holding any. They must not be loaded yet."""
+    assert "storage" not in sys.modules, "the queries have been loaded with their locks: start afresh"
     from_path = aiosql.from_path
 
     def from_unlocked(path: Path, *arguments: Any, **more: Any) -> Any:

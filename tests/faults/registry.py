@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tests.faults.clients import Client
 from tests.faults.measures import Measures
 from tests.faults.stage import Stage
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure that a fault has found beside those of the history, and the most that is allowed."""
+
+    name: str
+    value: float
+    most: float
+    unit: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is more than is allowed."""
+        return self.value > self.most
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.2f} {self.unit}, where {self.most:g} {self.unit} was asked"
 
 
 @dataclass(frozen=True)
@@ -17,6 +36,11 @@ class Scene:
     stage: Stage
     clients: Sequence[Client]
     rough: Sequence[Client]
+    excused: set[str] = field(default_factory=set)
+    """Codes that a command may be answered with from now on, beside those that say to try again."""
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """How the fault was put in, where there is more than one way."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +55,23 @@ class Must:
     """From the end of the fault until everybody has all that was acknowledged before."""
     lag_s: float | None = None
     """From an ack to whoever hears of it last, during the fault."""
+    away_p99_s: float | None = None
+    """Of 100 times that somebody is without a connection 99 are not longer."""
     is_ack_steady: bool = False
-    """Whether acks take no longer than before."""
+    """Whether acks take no longer than without a fault."""
 
-    def missed(self, measures: Measures) -> list[str]:
-        """What has taken longer, in words."""
+    def missed(self, measures: Measures, control_ms: float = 0.0) -> list[str]:
+        """What has taken longer, in words; `control_ms` is the p99 of acks in a round like this one without a fault."""
+        steady_ms = max(measures.ack_before_ms, control_ms)
         asked = {
             "away": (measures.away_s, self.away_s),
             "first ack": (measures.first_ack_s, self.first_ack_s),
             "caught up": (measures.caught_up_s, self.caught_up_s),
             "lag": (measures.lag_s, self.lag_s),
+            "away p99": (measures.away_p99_s, self.away_p99_s),
             "ack p99": (
                 measures.ack_during_ms / 1000,
-                measures.ack_before_ms / 1000 * STEADY + NOISE_S if self.is_ack_steady else None,
+                steady_ms / 1000 * STEADY + NOISE_S if self.is_ack_steady else None,
             ),
         }
         return [
@@ -55,9 +83,15 @@ class Must:
     @property
     def said(self) -> str:
         """In words."""
-        asked = {"away": self.away_s, "first ack": self.first_ack_s, "caught up": self.caught_up_s, "lag": self.lag_s}
+        asked = {
+            "away": self.away_s,
+            "away p99": self.away_p99_s,
+            "first ack": self.first_ack_s,
+            "caught up": self.caught_up_s,
+            "lag": self.lag_s,
+        }
         words = [f"{name} ≤ {most:g} s" for name, most in asked.items() if most is not None]
-        return ", ".join([*words, "ack p99 as before"] if self.is_ack_steady else words)
+        return ", ".join([*words, "ack p99 as without a fault"] if self.is_ack_steady else words)
 
 
 STEADY, NOISE_S = 1.5, 0.02  # what a machine that does other things too may add to a p99
@@ -80,8 +114,14 @@ class Fault:
     shows: Sign
     short_s: float
     is_rough: bool
-    excused: frozenset[str]
-    """Codes that a command may be answered with meanwhile, beside those that say to try again."""
+    is_long: bool = False
+    """Whether it takes longer than a test of the suite may: only `make faults` plays it."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the instances for it."""
+    module: Sequence[str] | None = None
+    """What serves, with its argument, where it is not the command line."""
+    pause_s: float | None = None
+    """From an ack to the next send, where that may not be what it is for others."""
 
     @property
     def title(self) -> str:
@@ -99,7 +139,10 @@ def fault(
     must: Must = Must(),
     short_s: float = 0.6,
     is_rough: bool = False,
-    excused: frozenset[str] = frozenset(),
+    is_long: bool = False,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    module: Sequence[str] | None = None,
+    pause_s: float | None = None,
 ) -> Callable[[Strike], Strike]:
     """Declare a function as a kind of fault; its name and its docstring are the fault's."""
 
@@ -108,7 +151,7 @@ def fault(
         about = (strike.__doc__ or "").strip()
         assert about, f"{name} says not what it is"
         assert name not in faults, f"{name} is there twice"
-        faults[name] = Fault(name, about, strike, must, shows, short_s, is_rough, excused)
+        faults[name] = Fault(name, about, strike, must, shows, short_s, is_rough, is_long, environ, module, pause_s)
         return strike
 
     return declare

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+import tests.faults.kinds.disks
 import tests.faults.kinds.failover
 import tests.faults.kinds.instances
 import tests.faults.kinds.phones
@@ -14,13 +15,20 @@ import tests.faults.kinds.postgresql
 import tests.faults.kinds.redis  # noqa: F401  (they declare the faults)
 from tests.faults.checker import breaches, read_logs
 from tests.faults.clients import Client, crowd, settled
+from tests.faults.hagglers import Hagglers
 from tests.faults.history import History
 from tests.faults.measures import Measures, Moments, measure
-from tests.faults.registry import Fault, Scene, faults
+from tests.faults.registry import Fault, Finding, Must, Scene, faults
 from tests.faults.stage import SECRET, Stage
 
-__all__ = ["Load", "Round", "faults", "greeted", "judge", "play"]
+__all__ = ["CONTROL", "Load", "Round", "faults", "greeted", "judge", "play"]
 
+
+async def _nothing(scene: Scene, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+CONTROL = Fault("nothing", "Nothing: what others are held against.", _nothing, Must(), lambda _: True, 1.0, False)
 ROUGH_SHARE = 4  # one client of so many comes by the rough door, where a fault asks for that
 GREETED_S = 20.0
 
@@ -48,11 +56,19 @@ class Round:
     breaches: list[str]
     """Of the promise, in words."""
     seconds: float
+    offers: int = 0
+    """That five moved at once."""
+    findings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+    """How the fault was put in, where there is more than one way."""
+    control_ms: float = 0.0
+    """The p99 of acks in a round like it without a fault, where they are to be held against each other."""
 
     @property
     def late(self) -> list[str]:
-        """What has taken longer than is asked."""
-        return self.fault.must.missed(self.measures)
+        """What is more than is asked."""
+        over = [str(finding) for finding in self.findings if finding.is_over]
+        return [*self.fault.must.missed(self.measures, self.control_ms), *over]
 
     @property
     def has_shown(self) -> bool:
@@ -63,10 +79,12 @@ class Round:
 async def play(stage: Stage, fault: Fault, load: Load) -> Round:
     """Play one round."""
     begun = monotonic()
-    await stage.mend()
+    await stage.mend(fault.environ, fault.module)
+    pause_s = load.pause_s if fault.pause_s is None else fault.pause_s
     people = await crowd(stage.dsn, SECRET, load.people, load.chats)
-    history = History()
-    clients = [Client(who, stage.doors, history, load.pause_s, fault.excused) for who in people]
+    history, excused = History(), set[str]()
+    clients = [Client(who, stage.doors, history, pause_s, excused, heartbeat_s=stage.heartbeat_s) for who in people]
+    hagglers = Hagglers(stage.dsn, SECRET, stage.doors, excused)
     rough = clients[::ROUGH_SHARE] if fault.is_rough else []
     for client in rough:
         client.doors = stage.rough_doors
@@ -74,20 +92,27 @@ async def play(stage: Stage, fault: Fault, load: Load) -> Round:
         for n, client in enumerate(clients):
             client.start(door=n // (ROUGH_SHARE if fault.is_rough else 1))
         await greeted(clients)
+        await hagglers.start()
         for client in clients:
             client.talk()
         await asyncio.sleep(load.before_s)
         struck = monotonic()
-        await fault.strike(Scene(stage, clients, rough), load.during_s or fault.short_s)
+        scene = Scene(stage, clients, rough, excused)
+        await fault.strike(scene, load.during_s or fault.short_s)
         mended = monotonic()
         await asyncio.sleep(load.after_s)
         for client in clients:
             client.hush()
         found = await judge(stage.dsn, clients, history, load.patience_s)
+        over = monotonic()
+        found += await hagglers.finish()
     finally:
+        await hagglers.leave()
         await asyncio.gather(*(client.leave() for client in clients))
-    measures = measure(history, Moments(struck, mended, monotonic()))
-    return Round(fault, measures, found, monotonic() - begun)
+    spared = {client.who.user_id for client in clients if client not in rough} if fault.must.is_ack_steady else None
+    measures = measure(history, Moments(struck, mended, over), spared)
+    offers, seconds = hagglers.tally.offers, monotonic() - begun
+    return Round(fault, measures, found, seconds, offers, scene.findings, scene.notes)
 
 
 async def greeted(clients: Sequence[Client]) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -34,7 +35,7 @@ SETTINGS = {
     "PARLEY_PING_INTERVAL_MS": "1000",
     "PARLEY_PING_TIMEOUT_MS": "1000",
     "PARLEY_DRAIN_MS": "500",
-    **{f"PARLEY_RATE_{name}": "off" for name in ("MESSAGE_SEND", "READS", "CONNECTS", "WRITES")},
+    **{f"PARLEY_RATE_{name}": "off" for name in ("MESSAGE_SEND", "READS", "CONNECTS", "WRITES", "OFFER_MOVES")},
 }
 
 
@@ -70,18 +71,34 @@ class Station:
 
 
 class Stage:
-    """All of it. `broken` is a module of these tests that serves instead of the command line, with its argument."""
+    """All of it. `broken` is a module of these tests that serves instead of the command line, with its argument;
+    `afresh` it is a new Python.
+    """
 
     def __init__(
-        self, folder: Path, *, instances: int = 2, is_durable: bool = False, broken: Sequence[str] | None = None
+        self,
+        folder: Path,
+        *,
+        instances: int = 2,
+        is_durable: bool = False,
+        broken: Sequence[str] | None = None,
+        afresh: bool = False,
     ) -> None:
         self._folder = folder
         self._count = instances
+        self._afresh = afresh
         self._module = broken or ("server.cli", "serve")
+        self._settings: dict[str, str] = {}
         self._supervising: asyncio.Task[None] | None = None
         self.postgres = EmbeddedPostgres(folder / "data", durable=is_durable)
         self.redis = RedisServer(valkey_binary(), folder / "redis.log")
         self.stations: list[Station] = []
+
+    @property
+    def heartbeat_s(self) -> float:
+        """The instances' interval and patience."""
+        settings = SETTINGS | self._settings
+        return sum(int(settings[f"PARLEY_PING_{name}_MS"]) for name in ("INTERVAL", "TIMEOUT")) / 1000
 
     @property
     def dsn(self) -> str:
@@ -122,7 +139,7 @@ class Stage:
             "DATABASE_URL": f"postgresql://parley@127.0.0.1:{postgres.port}/parley",
             "REDIS_URL": f"redis://127.0.0.1:{redis.port}/0",
         }
-        process = ServerProcess(self._folder / f"{n}.log", environ, self._module)
+        process = ServerProcess(self._folder / f"{n}.log", environ, self._module, afresh=self._afresh)
         front = Proxy(("127.0.0.1", process.port))
         rough = Proxy(("127.0.0.1", process.port), receive_bytes=RECEIVE_BYTES)
         for proxy in (front, rough):
@@ -145,8 +162,18 @@ class Stage:
         self.redis.kill()
         self.postgres.stop()
 
-    async def mend(self) -> None:
-        """See that all is as it should be, whatever a fault that has failed has left."""
+    async def mend(
+        self, environ: Mapping[str, str] = MappingProxyType({}), module: Sequence[str] | None = None
+    ) -> None:
+        """See that all is as it should be, whatever a fault has left, and that the instances have these settings."""
+        if environ != self._settings:
+            for station in self.stations:
+                station.kill()
+                for name in self._settings:
+                    del station.process._environ[name]
+                station.process._environ |= SETTINGS | environ
+                station.process.module = module or self._module
+            self._settings = dict(environ)
         for station in self.stations:
             for proxy in station.proxies:
                 await proxy.clear()

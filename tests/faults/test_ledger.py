@@ -14,7 +14,7 @@ from tests.faults.ledger import Entry, add, read
 from tests.faults.measures import Measures, Moments, measure, p99
 from tests.faults.mutations import MUTATIONS
 from tests.faults.page import PAGE, written
-from tests.faults.registry import Must
+from tests.faults.registry import Finding, Must
 from tests.faults.rounds import Load, faults
 
 LOAD = Load(people=8, chats=4, pause_s=0.0, before_s=1.0, during_s=1.0, after_s=1.0, patience_s=9.0)
@@ -105,7 +105,8 @@ def test_what_took_longer_than_asked_is_named() -> None:
         "away 5.50 s, where 5.00 s was asked",
         "ack p99 0.05 s, where 0.04 s was asked",
     ]
-    assert must.said == "away ≤ 5 s, lag ≤ 2 s, ack p99 as before"
+    assert must.missed(replace(GOOD, ack_during_ms=50.0), control_ms=25.0) == []
+    assert must.said == "away ≤ 5 s, lag ≤ 2 s, ack p99 as without a fault"
 
 
 def test_every_fault_says_what_it_is() -> None:
@@ -125,16 +126,22 @@ def test_the_page_says_what_was_played_and_what_was_found() -> None:
         entry(seconds=1.0, measures=replace(GOOD, lag_s=3.0)),
         entry("instance_killed", breaches=["lost: one of amina's"]),
         entry("instance_killed", has_shown=False, breaches=["nobody felt it"]),
+        entry("nothing", findings=[Finding("tasks left", 2.0, 0.0, "")]),
+        entry("disk_full", notes=["a limit"]),
         entry(broken="repair_of_gaps", breaches=["view: bilal saw nothing"]),
     ]
     page = written(entries)
     assert "| rounds that broke the promise | 1 |" in page
-    assert "| acknowledged messages | 300 |" in page
+    assert "| acknowledged messages | 500 |" in page
+    assert "| injections | 4 |" in page
+    assert "| rounds without a fault, for comparison | 1 |" in page
+    assert "| after all faults | tasks left | 1 | 2.00 | ≤ 0 | 1 of 1 |" in page
+    assert "| nothing | a limit: 1 |" in page
     assert "| rounds whose fault nobody felt (not counted) | 1 |" in page
-    assert re.search(r"\| redis killed \|.+\| 2 \| 1-4 \| 200 \| 10 \| 6 \| nothing \|", page)
+    assert re.search(r"\| redis killed \|.+\| 2 \| 1-4 \| 200 \| 10 \| 6 \| nothing \| - \|", page)
     assert re.search(r"\| redis killed \|.+\| 1 of 2 \|", page)
     assert "2026-01-02T03:04:05+00:00, instance killed: lost: one of amina's" in page
-    assert "| repair of gaps | redis killed | 1 of 1 | view |" in page
+    assert "| repair of gaps | redis killed | 1 of 1 | 1 | view |" in page
     assert "These are short runs" in page
     assert "power loss" in page
 

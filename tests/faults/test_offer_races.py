@@ -27,7 +27,10 @@ def two_servers(migrated_database: str, tmp_path: Path, how: list[str]) -> Itera
     """Two servers on one database, whose clocks are at work all the time; their URLs."""
     environ = {"DATABASE_URL": migrated_database, "PARLEY_SECRET": SECRET, "PARLEY_DRAIN_MS": "0", **RATES}
     module = ("tests.faults.racing", *how)
-    servers = [ServerProcess(tmp_path / f"{n}.log", {**environ, "PARLEY_INSTANCE": f"{n}"}, module) for n in range(2)]
+    servers = [
+        ServerProcess(tmp_path / f"{n}.log", {**environ, "PARLEY_INSTANCE": f"{n}"}, module, afresh=bool(how))
+        for n in range(2)
+    ]
     try:
         with ThreadPoolExecutor() as side_by_side:
             list(side_by_side.map(ServerProcess.start, servers))

@@ -58,8 +58,15 @@ async def test_a_constraints_name_becomes_its_answer(database: Database) -> None
         asyncpg.ConnectionDoesNotExistError(),
         asyncpg.CannotConnectNowError(),
         asyncpg.AdminShutdownError(),
-        asyncpg.TooManyConnectionsError(),
+        asyncpg.CrashShutdownError(),
+        asyncpg.DatabaseDroppedError(),
         asyncpg.QueryCanceledError(),
+        asyncpg.TooManyConnectionsError(),
+        asyncpg.DiskFullError(),
+        asyncpg.OutOfMemoryError(),
+        asyncpg.PostgresIOError(),
+        asyncpg.UndefinedFileError(),
+        asyncpg.ReadOnlySQLTransactionError(),
         asyncpg.InterfaceError("connection is closed"),
     ],
     ids=lambda error: type(error).__name__,
@@ -71,3 +78,8 @@ def test_a_database_that_is_away_is_unavailable(error: Exception) -> None:
 def test_a_bug_of_ours_is_not_taken_for_an_outage() -> None:
     assert translate(asyncpg.InterfaceError("the server expects 2 arguments for this query, 1 was passed")) is None
     assert translate(asyncpg.UndefinedColumnError()) is None
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalServerError(), asyncpg.DataCorruptedError()], ids=repr)
+def test_a_database_that_is_spoilt_is_not_taken_for_an_outage(error: Exception) -> None:
+    assert translate(error) is None

@@ -19,7 +19,7 @@ async def instance_killed(scene: Scene, seconds: float) -> None:
     await station.start()
 
 
-@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.cuts > 0 and found.unknown > 0)
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.cuts > 0)
 async def all_instances_killed(scene: Scene, seconds: float) -> None:
     """`kill -9` of all instances at once, each started again after a while."""
     for station in scene.stage.stations:
@@ -28,7 +28,7 @@ async def all_instances_killed(scene: Scene, seconds: float) -> None:
     await asyncio.gather(*(station.start() for station in scene.stage.stations))
 
 
-@fault(must=Must(away_s=5.0), shows=lambda found: found.cuts > 0, short_s=3.5)
+@fault(must=Must(away_s=5.0), shows=lambda found: found.cuts > 0, short_s=4.0)
 async def instance_hung(scene: Scene, seconds: float) -> None:
     """An instance stands still (SIGSTOP), its connections open, and goes on where it was."""
     station = scene.stage.stations[0]
@@ -46,6 +46,13 @@ async def rolling_restart(scene: Scene, seconds: float) -> None:
         await station.stop()
         await station.start()
         await asyncio.sleep(seconds / len(scene.stage.stations))
+
+
+@fault(must=Must(away_p99_s=3.0, first_ack_s=3.0), shows=lambda found: found.cuts > 0, is_long=True)
+async def ten_rolling_restarts(scene: Scene, seconds: float) -> None:
+    """Ten times, one instance after the other is stopped as an operator does, and started again."""
+    for _ in range(10):
+        await rolling_restart(scene, seconds / 10)
 
 
 @fault(must=Must(caught_up_s=3.0), shows=lambda found: found.cuts > 0)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import re
+from pathlib import Path
 
-from tests.faults.registry import Must, Scene, fault
+import aiohttp
+
+from server.wire.engineio import LOOK_S
+from server.wire.session import STALL_S
+from tests.faults.registry import Finding, Must, Scene, fault
 
 EVERY_S = 0.25
 MOST_BYTES = 2_500  # a connect is about a thousand
 SLOW_BYTES_PER_S = 20_000
 DELAY_S = 0.15
+MANY = 200
+# What 48 people say to each of them then is more than who reads slowly takes, by little: 25 to 45 KB a second.
+DEAF_PAUSE_S, DEAF_WORDS = 0.08, 10
+DEAF_S = 60.0  # until those who read nothing are cut, at most
+ESTABLISHED = "01"
+LATE_S = 2 * (LOOK_S + EVERY_S)  # the server looks once before it begins to count and once behind, as does who measures
 
 
 async def _clear(scene: Scene) -> None:
@@ -42,7 +55,7 @@ async def _cut(scene: Scene, seconds: float, way: str) -> None:
     await _clear(scene)
 
 
-@fault(must=Must(caught_up_s=5.0), shows=lambda found: found.cuts > 0, is_rough=True, short_s=3.5)
+@fault(must=Must(caught_up_s=5.0), shows=lambda found: found.cuts > 0, is_rough=True, short_s=4.0)
 async def clients_half_open(scene: Scene, seconds: float) -> None:
     """Nothing passes between clients and server, and neither is told: in a tunnel. Later all of it comes at once."""
     for station in scene.stage.stations:
@@ -62,12 +75,16 @@ async def clients_half_closed(scene: Scene, seconds: float) -> None:
         await asyncio.sleep(EVERY_S)
 
 
-@fault(must=Must(caught_up_s=5.0), shows=lambda found: found.ack_slowest_ms > 100, is_rough=True, short_s=1.5)
+@fault(must=Must(caught_up_s=5.0), shows=lambda found: found.ack_slowest_ms > 50, is_rough=True, short_s=1.5)
 async def clients_read_slowly(scene: Scene, seconds: float) -> None:
-    """Clients read a little, all the time: nobody is cut for that."""
+    """Clients read 20 KB a second, and say a lot."""
+    for client in scene.rough:
+        client.words = MANY  # a message is felt by itself, however few there are
     for station in scene.stage.stations:
         station.rough.down.throttle(SLOW_BYTES_PER_S)
     await asyncio.sleep(seconds)
+    for client in scene.rough:
+        client.words = 0
     await _clear(scene)
 
 
@@ -78,6 +95,68 @@ async def clients_stop_reading(scene: Scene, seconds: float) -> None:
         station.rough.down.close()
     await asyncio.sleep(seconds)
     await _clear(scene)
+
+
+@fault(
+    must=Must(caught_up_s=5.0, is_ack_steady=True),
+    shows=lambda found: found.cuts > 0,
+    is_rough=True,
+    is_long=True,
+    short_s=STALL_S,
+    module=("tests.faults.narrow",),
+    pause_s=DEAF_PAUSE_S,
+    environ={"PARLEY_PING_INTERVAL_MS": "25000", "PARLEY_PING_TIMEOUT_MS": "20000", "PARLEY_TAIL_BYTES": "65536"},
+)
+async def clients_deaf(scene: Scene, seconds: float) -> None:
+    """With heartbeats as they are by default: some clients read nothing, others 20 KB a second; all go on talking."""
+    deaf, *others = scene.stage.stations
+    slow = [client for client in scene.rough if client.door != scene.stage.rough_doors[0]]
+    for client in scene.clients:
+        client.words = DEAF_WORDS
+    most = 0.0
+    ports = {lane.port for lane in deaf.rough.down.lanes}
+    queues, taken_at, ended_at = dict.fromkeys(ports, 0), dict.fromkeys(ports, 0.0), dict.fromkeys(ports, math.inf)
+    deaf.rough.down.close()
+    for station in others:
+        station.rough.down.throttle(SLOW_BYTES_PER_S)
+    begun = (clock := asyncio.get_running_loop().time)()
+    while (now := clock()) < begun + seconds or (now < begun + DEAF_S and math.inf in ended_at.values()):
+        open_ones = _queues(deaf.process.port)
+        for port in ports:
+            if port not in open_ones:
+                ended_at[port] = min(ended_at[port], now)
+            elif open_ones[port] > queues[port]:  # it has taken more from the process
+                taken_at[port] = now
+            queues[port] = open_ones.get(port, 0)
+        most = max(most, float(*await _scrape(deaf.process.url, r"parley_backlog_bytes (\S+)")))
+        await asyncio.sleep(EVERY_S)
+    ended = [ended_at[port] - taken_at[port] for port in ports]
+    cuts = sum(len(client.history.aways.get(client.who.name, ())) for client in slow)
+    held = most / 2**20 / len(ports)
+    scene.findings.append(Finding("held for a client that reads nothing", held, 1.0, "MiB"))
+    scene.findings.append(Finding("from the last byte it took to its end", max(ended), STALL_S + LATE_S, "s"))
+    scene.findings.append(Finding("cuts of those that read 20 KB a second", float(cuts), 0.0, ""))
+    reasons = await _scrape(deaf.process.url, r'parley_clients_cut_total\{reason="(\w+)"\} [1-9]')
+    scene.notes.extend(f"cut as {reason}" for reason in reasons)
+    for client in scene.clients:
+        client.words = 0
+    await _clear(scene)
+
+
+async def _scrape(url: str, sample: str) -> list[str]:
+    """What an instance's measures have at that pattern's group."""
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics") as response:
+        return re.findall(f"^{sample}", await response.text(), re.MULTILINE)
+
+
+def _queues(port: int) -> dict[int, int]:
+    """What the kernel has of each open connection to that port and not got rid of, in bytes, by the far end's port.
+
+    Open ones alone: the end itself stands in the queue too.
+    """
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    mine = [row for row in rows if row[3] == ESTABLISHED and int(row[1].partition(":")[2], 16) == port]
+    return {int(row[2].partition(":")[2], 16): int(row[4].partition(":")[0], 16) for row in mine}
 
 
 @fault(

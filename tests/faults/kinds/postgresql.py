@@ -16,7 +16,7 @@ from tests.servers import execute
 
 ONE_WAY_S = 0.03
 EVERY_S = 0.3  # between two cuts, or two locks
-BYTES_PER_S = 30_000
+BYTES_PER_S = 1_000  # an answer is some hundred: felt, and over in a second or two
 
 
 def _pid(scene: Scene) -> int:
@@ -66,7 +66,7 @@ async def postgres_slow(scene: Scene, seconds: float) -> None:
 
 @fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 50)
 async def postgres_throttled(scene: Scene, seconds: float) -> None:
-    """Of what PostgreSQL says, 30 KB a second and connection come through."""
+    """Of what PostgreSQL says, 1 KB a second and connection comes through."""
     for station in scene.stage.stations:
         station.postgres.down.throttle(BYTES_PER_S)
     await asyncio.sleep(seconds)
@@ -74,7 +74,7 @@ async def postgres_throttled(scene: Scene, seconds: float) -> None:
         await station.postgres.clear()
 
 
-@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 500)
+@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 300)
 async def postgres_unanswering(scene: Scene, seconds: float) -> None:
     """What PostgreSQL answers does not come through, what it is asked does: nobody knows what it has done."""
     for station in scene.stage.stations:
@@ -84,7 +84,7 @@ async def postgres_unanswering(scene: Scene, seconds: float) -> None:
         await station.postgres.clear()
 
 
-@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 500)
+@fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_slowest_ms > 300)
 async def postgres_partitioned(scene: Scene, seconds: float) -> None:
     """One instance is cut off from PostgreSQL, in both directions, the others are not."""
     station = scene.stage.stations[0]
@@ -94,7 +94,7 @@ async def postgres_partitioned(scene: Scene, seconds: float) -> None:
     await station.postgres.clear()
 
 
-@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
+@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0, short_s=1.2)
 async def postgres_cut(scene: Scene, seconds: float) -> None:
     """Connections to PostgreSQL are reset amid an answer, again and again: of a commit nobody knows."""
     until = asyncio.get_running_loop().time() + seconds
@@ -146,17 +146,6 @@ async def rooms_locked(scene: Scene, seconds: float) -> None:
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(scene.stage.connected()) for _ in range(4)]
         await asyncio.gather(*(hold(db, n) for n, db in enumerate(connections)))
-
-
-# A limit to the size of files stands for the disk. To PostgreSQL that is an internal error.
-@fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0, excused=frozenset({"internal"}))
-async def disk_full(scene: Scene, seconds: float) -> None:
-    """PostgreSQL can't write a byte: it ends at the next commit, and comes back only when there is room."""
-    await scene.stage.limit_files_of_postgres("0")
-    try:
-        await scene.stage.keep_postgres_down(seconds)
-    finally:
-        await scene.stage.limit_files_of_postgres("unlimited")
 
 
 @fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
