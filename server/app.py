@@ -44,7 +44,7 @@ from server.rooms.redisbus import RedisBus
 from server.rooms.typing import Typing
 from server.webhooks import WebhookRoutes
 from server.wire import Server
-from storage import TimedDatabase
+from storage import Database
 from storage import rooms as room_table
 
 FLUSH_S = 0.25  # for the last packets to leave before the sockets are closed
@@ -69,11 +69,11 @@ class Parley:
     async def start(self) -> int:
         """Connect, wire and listen; the port. Raises `Unavailable` where PostgreSQL does not answer."""
         config = self._config
-        self.database = await TimedDatabase.open(
+        self.database = await Database.open(
             self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
         )
         self.pool_waits = Histogram()
-        self.database.on_wait(self.pool_waits.count)
+        self.database.on_wait = self.pool_waits.count
         self.lag = LoopLag()
         async with self.database.connection() as db:
             deployment = await room_table.find_deployment(db)

@@ -1,7 +1,7 @@
 """Typed functions over the named queries in `sql/`, one module a noun."""
 
 from storage._db import Connection, Database, Time, as_time, now
+from storage._errors import translate
 from storage.gathering import Gathering
-from storage.waits import TimedDatabase
 
-__all__ = ["Connection", "Database", "Gathering", "Time", "TimedDatabase", "as_time", "now"]
+__all__ = ["Connection", "Database", "Gathering", "Time", "as_time", "now", "translate"]

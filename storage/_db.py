@@ -1,13 +1,14 @@
-"""The pool, the unit of work, and the way from PostgreSQL's errors to ours."""
+"""The pool, the unit of work, and the queries of `sql/`."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NewType, NoReturn, TypeAlias, TypeVar
+from typing import Any, NewType, TypeAlias, TypeVar
 
 import aiosql
 import asyncpg
@@ -15,7 +16,8 @@ import msgspec
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from asyncpg.pool import PoolConnectionProxy
 
-from server.errors import Conflict, NotFound, Overtaken, ParleyError, Unavailable
+from server.errors import Unavailable
+from storage._errors import DOWN, is_retryable, leave
 
 Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 
@@ -39,35 +41,6 @@ RETRY_BACKOFF_S = (0.010, 0.050)  # the first pause is drawn from here; it doubl
 RETRY_BUDGET_S = 1.0
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts microseconds from here
-
-_RETRYABLE = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.LockNotAvailableError,
-    Overtaken,
-)
-# Two instances may insert one (sender, client_id) at the same moment; the next try finds the other's row and answers
-# from it.
-_RACES = frozenset({"messages_client_id_key"})
-# What passes, or what an operator sees to, each class of SQLSTATEs whole. Not class XX: that is a bug of PostgreSQL's,
-# or a file that is spoilt, and has to be heard of.
-_DOWN = (
-    asyncpg.PostgresConnectionError,  # 08
-    asyncpg.InsufficientResourcesError,  # 53: no disk, memory or connection is left
-    asyncpg.OperatorInterventionError,  # 57: it ends, it starts, it has taken too long
-    asyncpg.PostgresSystemError,  # 58: what it runs on has failed it, the disk mostly
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InternalClientError,  # said of a connection that dies just as it is used
-    OSError,
-    TimeoutError,
-)
-TAKEN: Mapping[str, Callable[[], ParleyError]] = {
-    "users_username_key": lambda: Conflict("taken", "This username is taken: choose another."),
-    "users_email_key": lambda: Conflict("taken", "This e-mail address has an account already: sign in."),
-    "users_phone_key": lambda: Conflict("taken", "This phone number has an account already."),
-    "users_whatsapp_number_key": lambda: Conflict("taken", "This WhatsApp number has an account already."),
-}
-_CONSTRAINTS = {**TAKEN, "wishlists_listing_id_fkey": NotFound}  # the latter: deleted while somebody liked it
 
 
 class _Adapter(AsyncPGAdapter):
@@ -105,52 +78,6 @@ def load(noun: str, *records: type) -> Any:
         _Adapter,  # type: ignore[arg-type]
         record_classes={record.__name__: record for record in records},
     )
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Whether the whole transaction may be run again: nothing of it was kept, and the next try may pass."""
-    if isinstance(error, asyncpg.UniqueViolationError):
-        return error.constraint_name in _RACES
-    return isinstance(error, _RETRYABLE)
-
-
-def translate(error: BaseException) -> ParleyError | None:
-    """The answer for an error of the database, None where it can only be a bug of ours."""
-    if isinstance(error, ParleyError):
-        return error
-    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        known = _CONSTRAINTS.get(error.constraint_name or "")
-        if known is not None:
-            return known()
-    if is_retryable(error) or isinstance(error, _DOWN) or _is_closed(error):
-        return Unavailable()
-    return None
-
-
-def _is_closed(error: BaseException) -> bool:
-    # asyncpg says InterfaceError of a closed connection and of a caller's mistake alike.
-    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error) and not isinstance(error, ValueError)
-
-
-class QueryFailed(Exception):
-    """A statement failed for a reason that nobody foresaw. Says what and where, without the values that were in it."""
-
-
-def _leave(error: Exception) -> NoReturn:
-    """Raise what leaves this module for an error: its answer where there is one, and never the text of a message.
-
-    PostgreSQL's own errors show the row they are about, and asyncpg's the argument.
-    """
-    answer = translate(error)
-    if answer is error:
-        raise answer
-    if answer is not None:
-        raise answer from error
-    if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
-        raise error
-    about = [getattr(error, name, None) for name in ("sqlstate", "table_name", "column_name", "constraint_name")]
-    told = QueryFailed(" ".join([type(error).__name__, *filter(None, about)]))
-    raise told.with_traceback(error.__traceback__) from None
 
 
 class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -202,6 +129,8 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self.on_wait: Callable[[float], None] = lambda _: None
+        """Called with the seconds of every wait for a connection, whether one came or not."""
 
     @classmethod
     async def open(cls, dsn: str, *, min_size: int = 5, max_size: int = 25, name: str = "parley") -> "Database":
@@ -243,15 +172,18 @@ class Database:
             async with self._acquired() as connection:
                 yield connection
         except Exception as error:
-            _leave(error)
+            leave(error)
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Connection]:
         """A connection of the pool. Raises `Unavailable`, whatever keeps us from having one."""
+        began = time.perf_counter()
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, *_DOWN) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, *DOWN) as error:
             raise Unavailable from error
+        finally:
+            self.on_wait(time.perf_counter() - began)
         try:
             yield connection
         finally:
@@ -274,7 +206,7 @@ class Database:
             async with self._acquired() as connection, asyncio.timeout(TRANSACTION_TIMEOUT_S), connection.transaction():
                 yield connection
         except Exception as error:
-            _leave(error)
+            leave(error)
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]], *, wrapped: bool) -> T:
         clock = asyncio.get_running_loop().time
@@ -286,7 +218,7 @@ class Database:
                 tries += 1
                 again = is_retryable(error) and tries <= RETRIES and clock() - started + pause < RETRY_BUDGET_S
                 if not again:
-                    _leave(error)
+                    leave(error)
             await asyncio.sleep(pause)
             pause *= random.uniform(1.5, 2.5)
 

@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from rules.users import Role, UserStatus
-from storage._db import TAKEN, Connection, Time, load
+from storage._db import Connection, Time, load
+from storage._errors import TAKEN
 
 
 class PublicUser(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import structlog
 from server.commands.context import Told, encode
 from server.errors import Internal, ParleyError, RateLimited
 from server.rooms.log import Event
-from storage import _db
+from storage import translate
 
 logger = structlog.get_logger("parley.commands")
 
@@ -36,7 +36,7 @@ def result(data: Any) -> Answer:
 
 def error(exception: BaseException, command: str) -> Answer:
     """The answer for whatever was raised; what nobody foresaw is logged under an id and answered as `internal`."""
-    known = exception if isinstance(exception, ParleyError) else _db.translate(exception)
+    known = exception if isinstance(exception, ParleyError) else translate(exception)
     if known is None:
         error_id = secrets.token_hex(8)
         logger.error("command_failed", command=command, error_id=error_id, exc_info=exception)

@@ -56,6 +56,7 @@ class PatientDatabase:
 class StubbornRace(Race):
     """Rounds between a seller and their buyers who all ask until they have an answer."""
 
+    settled_s = ANSWERED_S  # the database itself may be away: failed over, it is elsewhere until its disk is back
     excused: set[str]
     """Codes that count as no answer."""
 

@@ -111,6 +111,9 @@ async def people(dsn: str, secret: str, count: int) -> list[Racer]:
 class Race:
     """Rounds between a seller and their buyers, through several servers."""
 
+    settled_s = SETTLED_S
+    """Until the clock has been at the offers whose time is over."""
+
     def __init__(
         self,
         urls: Sequence[str],
@@ -216,7 +219,7 @@ class Race:
     async def _settle(self, offers: Sequence[Answer]) -> dict[str, Any]:
         """The offers' rows, when the clock has been at those whose time is over."""
         ids = [UUID(made["offer"]["offer_id"]) for made in offers]
-        async with asyncio.timeout(SETTLED_S):
+        async with asyncio.timeout(self.settled_s):
             while True:
                 rows = await self._db.fetch(
                     """select offer_id, status, close_reason, version,

@@ -16,7 +16,8 @@ import pytest
 from rules.conversations import ConversationKind
 from rules.participants import ParticipantRole
 from storage import conversations, messages, participants, rooms, users
-from storage._db import is_retryable, prepare_connection
+from storage._db import prepare_connection
+from storage._errors import is_retryable
 from storage.messages import Appended, NewMessage
 
 pytestmark = pytest.mark.both_postgres

@@ -7,7 +7,7 @@ import pytest
 
 from server.errors import Conflict, Unavailable
 from storage import Connection, Database
-from storage._db import QueryFailed, translate
+from storage._errors import QueryFailed, translate
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import asyncio
 import pytest
 
 from server.errors import Unavailable
-from storage import TimedDatabase, _db
+from storage import Database, _db
 
 HELD_S = 0.2
 
 
 async def test_every_wait_for_a_connection_is_told(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = await TimedDatabase.open(migrated_database, min_size=1, max_size=1)
+    database = await Database.open(migrated_database, min_size=1, max_size=1)
     waits: list[float] = []
-    database.on_wait(waits.append)
+    database.on_wait = waits.append
 
     async def hold(seconds: float) -> None:
         async with database.connection() as db:
@@ -36,18 +36,4 @@ async def test_every_wait_for_a_connection_is_told(migrated_database: str, monke
             await hold(0)
     assert len(waits) == 5
     assert waits[4] >= 0.05
-    await database.close()
-
-
-async def test_a_database_that_is_timed_does_all_that_the_other_does(migrated_database: str) -> None:
-    database = await TimedDatabase.open(migrated_database, min_size=1, max_size=2)
-
-    async def one(db: _db.Connection) -> int:
-        return int(await db.fetchval("select 1"))
-
-    assert await database.transaction(one) == await database.statement(one) == 1
-    async with database.unit() as db:
-        assert await one(db) == 1
-    await database.expire_connections()
-    assert await database.statement(one) == 1
     await database.close()

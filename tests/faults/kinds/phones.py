@@ -115,11 +115,11 @@ async def clients_deaf(scene: Scene, seconds: float) -> None:
         client.words = DEAF_WORDS
     most = 0.0
     ports = {lane.port for lane in deaf.rough.down.lanes}
-    queues, taken_at, ended_at = dict.fromkeys(ports, 0), dict.fromkeys(ports, 0.0), dict.fromkeys(ports, math.inf)
     deaf.rough.down.close()
     for station in others:
         station.rough.down.throttle(SLOW_BYTES_PER_S)
     begun = (clock := asyncio.get_running_loop().time)()
+    queues, taken_at, ended_at = dict.fromkeys(ports, 0), dict.fromkeys(ports, begun), dict.fromkeys(ports, math.inf)
     while (now := clock()) < begun + seconds or (now < begun + DEAF_S and math.inf in ended_at.values()):
         open_ones = _queues(deaf.process.port)
         for port in ports:
