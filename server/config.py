@@ -113,6 +113,7 @@ class Config:
             "that share the port; several serve WebSocket clients alone")
     metrics_port: int               = _env("PARLEY_METRICS_PORT", whole(0, 65_000), "0", "port",
             "where a worker's own /metrics, /healthz and /readyz are, the next ones' at the ports behind; 0: nowhere")
+    metrics_host: str               = _env("PARLEY_METRICS_HOST", HOST, "127.0.0.1", "address", "where these listen")
     secrets: tuple[str, ...] | None = _env("PARLEY_SECRET", SECRETS, "", "text",
             "keys of the access tokens: the first signs, all verify",
             "made and kept in the data folder; required with DATABASE_URL")
@@ -275,6 +276,13 @@ def _disagreements(environ: Mapping[str, str], values: Mapping[str, Any]) -> lis
             problems.append(
                 f"PARLEY_POOL_MAX={values['pool_max']} is too much for PARLEY_WORKERS={workers}: of the embedded "
                 f"PostgreSQL's {CONNECTIONS} connections {SPARE_CONNECTIONS} are for operators; at most {each} a worker"
+            )
+    if None not in (values["workers"], values["metrics_port"], values["port"]) and values["metrics_port"]:
+        last = values["metrics_port"] + values["workers"] - 1
+        if values["metrics_port"] <= values["port"] <= last:
+            problems.append(
+                f"PARLEY_PORT={values['port']} is among the ports of the workers' measures, {values['metrics_port']} to"
+                f" {last}: set PARLEY_METRICS_PORT elsewhere"
             )
     for low, high in (
         ("pool_min", "pool_max"),

@@ -49,7 +49,7 @@ class Supervised(ABC):
                 # The fork happens here in the coroutine, not in an executor: it must be the main thread's child.
                 for pause in self._launching():
                     await asyncio.sleep(pause)
-            except DataFolderError as error:
+            except (DataFolderError, OSError, subprocess.SubprocessError) as error:  # of the folder, or of the fork
                 self._log.error("%s", error)
                 await asyncio.sleep(RETRY_S)
             else:
@@ -57,7 +57,10 @@ class Supervised(ABC):
 
     @abstractmethod
     def _launching(self) -> Iterator[float]:
-        """Start the process, yielding the pauses (seconds) to be made until it answers; nothing blocks."""
+        """Start the process, yielding the pauses (seconds) to be made until it answers.
+
+        Nothing blocks but the end of one that never answers.
+        """
 
     def _see_to_its_thread(self) -> None:
         """Raise RuntimeError anywhere but on the main thread, with which the process ends."""

@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from server.supervision import how
 ROOT = Path(__file__).resolve().parents[2]
 PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0  # before a worker that ended is started again: doubled each time
 STEADY_S = 60.0  # one that has lived as long is started again after the first pause
+NOT_STARTED = (OSError, subprocess.SubprocessError)  # it ended before it served, or could not be forked at all
 END_S = 60.0  # for workers to drain: twice as long as a transaction may take
 
 logger = structlog.get_logger("parley")
@@ -62,6 +64,8 @@ class Port:
             if family == socket.AF_INET6:
                 held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio listens
             held.bind((address[0], self.number, *address[2:]))
+            # From here on it is in the way of whoever does not ask to share; it does not listen, and would not be else.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             held.close()
             raise OSError(error.errno, f"Port {self.number} of {self._host}: {error.strerror}") from error
@@ -110,8 +114,13 @@ class Worker:
         self._post = post
         self._process: Process | None = None
 
+    @property
+    def name(self) -> str:
+        """The instance's."""
+        return self._post.name
+
     async def start(self) -> None:
-        """Start it and return when it serves. Raises ChildProcessError where it ends before."""
+        """Start it and return when it serves. Raises ChildProcessError where it ends before, and what a fork raises."""
         self._process = process = await asyncio.create_subprocess_exec(
             *self._post.command,
             env=self._post.environ,
@@ -137,7 +146,8 @@ class Worker:
             await asyncio.sleep(pause)
             try:
                 await self.start()
-            except ChildProcessError:
+            except NOT_STARTED as error:
+                logger.error("worker_not_started", worker=self._post.name, error=str(error))
                 continue
             logger.warning("worker_started_again", worker=self._post.name, pid=self._process.pid)
 
@@ -167,6 +177,21 @@ class Crew:
         self._tasks = [asyncio.create_task(worker.start()) for worker in self._workers]
         await asyncio.gather(*self._tasks)
         self._tasks = [asyncio.create_task(worker.keep()) for worker in self._workers]
+
+    async def renew(self) -> None:
+        """End each and start it again, one after another: those that serve are at most one fewer meanwhile.
+
+        One that does not start is tried again, as is one that ends by itself.
+        """
+        for n, worker in enumerate(self._workers):
+            self._tasks[n].cancel()
+            await asyncio.wait([self._tasks[n]])
+            await worker.end()
+            try:
+                await worker.start()
+            except NOT_STARTED as error:
+                logger.error("worker_not_started", worker=worker.name, error=str(error))
+            self._tasks[n] = asyncio.create_task(worker.keep())
 
     async def end(self) -> None:
         """Start none any more, and end them all at once."""

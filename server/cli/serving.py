@@ -1,4 +1,4 @@
-"""`parley serve`: the database, one instance or several workers, and the signals that end them."""
+"""`parley serve`: the database, one instance or several workers, and the signals that end and renew them."""
 
 import asyncio
 import signal
@@ -62,20 +62,40 @@ async def _serve_together(config: Config, dsn: str, redis_url: str, own: Sequenc
     port = Port(config.host, config.port)
     crew = Crew(posts(config, port.number, redis_url, None if config.database_url else dsn))
     async with _prepared(dsn, own):
-        starting, waiting = asyncio.create_task(crew.start()), asyncio.create_task(ended.wait())
+        tasks = [asyncio.create_task(crew.start()), asyncio.create_task(ended.wait())]
+        starting, waiting = tasks
         try:
-            await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
+                tasks.append(asyncio.create_task(_renewing(crew, dsn)))
                 logger.info("serving", host=config.host, port=port.number, workers=config.workers)
                 _say_what_to_try(config, port.number)
                 await waiting
             logger.info("stopping")
         finally:
-            starting.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await crew.end()
             port.release()
     logger.info("stopped")
+
+
+async def _renewing(crew: Crew, dsn: str) -> None:
+    """At each SIGUSR1 the schema is brought up to date and the workers begin afresh, by the code as it is then."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
+    while await asked.wait():
+        asked.clear()
+        logger.info("renewing")
+        try:
+            await migrate(dsn)
+            await crew.renew()
+        except Exception:
+            logger.exception("renewal_failed")  # those that serve go on
+        else:
+            logger.info("renewed")
 
 
 @contextmanager
@@ -102,10 +122,11 @@ async def _prepared(dsn: str, own: Sequence[Embedded]) -> AsyncIterator[None]:
 
 
 def ending() -> asyncio.Event:
-    """What SIGTERM and SIGINT set."""
+    """What SIGTERM and SIGINT set, and SIGHUP, by which a terminal goes, unless somebody has it ignored (nohup)."""
     ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
     return ended
 
 

@@ -286,6 +286,32 @@ async def test_sigterm_drains_every_worker_and_leaves_no_process(another_server:
     assert are_gone(processes)
 
 
+async def test_workers_that_are_renewed_go_one_after_another_and_nothing_is_lost(
+    another_server: Workers,
+) -> None:
+    registry = await Instance(another_server.dsn, PARLEY_POOL_MAX="2").start()
+    amina, bilal = await registry.person("amina"), await registry.person("bilal")
+    chat = await registry.chat(amina, bilal)
+    before = {worker: another_server.pid_of(worker) for worker in WORKERS}
+    phone = await connect_to(another_server, "w-1", amina)
+    other = await connect_to(another_server, "w-2", bilal)
+    os.kill(another_server.pid, signal.SIGUSR1)
+    await phone.hearing("server:draining")
+    await other.send(chat, "meanwhile")  # the second still serves
+    await other.hearing("server:draining")
+    await other.gone()
+    for worker in WORKERS:
+        async with asyncio.timeout(20):
+            while another_server.pid_of(worker) in (0, before[worker]):
+                await asyncio.sleep(0.02)
+    await another_server.are_well()
+    back = await connect_to(another_server, "w-2", amina, rooms={f"conversation:{chat}": 0})
+    assert (await back.hearing("message:created", text="meanwhile")).seq == 1
+    await back.send(chat, "after")
+    assert another_server.is_running()
+    await registry.stop()
+
+
 async def test_kill_9_of_the_parent_leaves_no_process(another_server: Workers) -> None:
     processes = descendants(another_server.pid)
     assert len([name for name in processes.values() if name in ("valkey-server", "postgres")]) > 2
@@ -380,6 +406,33 @@ async def test_one_that_goes_on_ending_is_started_after_pauses_that_grow(monkeyp
     assert {(line["worker"], line["how"]) for line in ends} == {("w-1", "exit code 3")}
 
 
+async def test_one_that_cannot_be_forked_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "PAUSE_S", 0.001)
+    create, refused = asyncio.create_subprocess_exec, iter([BlockingIOError(11, "no more processes")] * 2)
+
+    async def create_or_refuse(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        for error in refused:
+            raise error
+        return await create(*arguments, **options)
+
+    worker = Worker(Post("w-1", ["/bin/sh", "-c", "echo serving; read line"], {}))
+    once = Worker(Post("w-1", ["/bin/sh", "-c", "echo serving"], {}))
+    await once.start()
+    worker._process = once._process
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", create_or_refuse)
+    with structlog.testing.capture_logs() as logs:
+        keeping = asyncio.create_task(worker.keep())
+        async with asyncio.timeout(10):
+            while not [line for line in logs if line["event"] == "worker_started_again"]:
+                await asyncio.sleep(0.005)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert [line["error"] for line in logs if line["event"] == "worker_not_started"] == [
+        "[Errno 11] no more processes"
+    ] * 2
+    await worker.end()
+
+
 async def test_one_that_does_not_drain_in_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "END_S", 0.05)
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
@@ -406,6 +459,20 @@ def test_workers_are_told_apart_by_name_and_metrics_port() -> None:
         assert (told.instance, told.metrics_port) == (post.name, int(port))
         assert (told.workers, told.port, told.redis_url) == (2, 8080, "unix:///bus")
         assert "--dsn" not in " ".join(post.command)
+
+
+def test_a_held_port_is_not_shared_while_nobody_listens_yet() -> None:
+    port = Port("127.0.0.1", 0)
+    with pytest.raises(OSError, match="Address already in use"):
+        Port("127.0.0.1", port.number)
+    port.release()
+    Port("127.0.0.1", port.number).release()
+
+
+def test_the_workers_measures_are_not_at_the_port_that_they_share() -> None:
+    with pytest.raises(SettingsError, match="PARLEY_PORT=8081 is among the ports of the workers' measures, 8080 to"):
+        load({"PARLEY_PORT": "8081", "PARLEY_METRICS_PORT": "8080", "PARLEY_WORKERS": "2"})
+    load({"PARLEY_PORT": "8082", "PARLEY_METRICS_PORT": "8080", "PARLEY_WORKERS": "2"})
 
 
 def test_a_held_port_is_free_for_those_who_share_it() -> None:
