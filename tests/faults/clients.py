@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from uuid import UUID, uuid4
+from typing import Any
 
 import msgspec
 import orjson
 
-from rules.conversations import ConversationKind
-from rules.participants import ParticipantRole
 from server.cli.load import packets
 from server.cli.load.frames import Malformed
-from server.cli.load.line import Cut, Line, Server
+from server.cli.load.line import Cut
 from server.cli.load.packets import ConnectError, Hello
-from server.commands.tokens import Tokens
-from storage import Connection, Database, conversations, participants, rooms, sessions, users
-from tests.faults.history import Away, History, Invocation, Outcome, Seen, digest
+from tests.faults.crowd import Someone
+from tests.faults.history import Away, History, Invocation, Outcome, Return, Seen, digest
+from tests.faults.lines import Door, Draining, Synced, Wire
 
 ANSWER_S = 2.0  # a command that has no answer by then is sent again; phones wait longer, and find out later
 SILENCE_S = 1.0  # beside the heartbeat's interval and patience
@@ -35,85 +33,6 @@ BACK_S = 0.5  # a client that was cut returns between half of that and all of it
 LOOK_S = 0.1
 PAGE = 500
 WORD = " and so on"
-TTL_S = 24 * 3600
-
-Door = tuple[str, int]
-"""Where a client may connect: a host and a port."""
-
-
-class _Logged(msgspec.Struct, frozen=True):
-    name: str
-    payload: msgspec.Raw
-    seq: int
-
-
-class _Page(msgspec.Struct, frozen=True):
-    events: list[_Logged]
-    more: bool
-    reset: bool
-    head_seq: int
-
-
-class _Synced(msgspec.Struct, frozen=True):
-    ok: bool
-    data: _Page | None = None
-
-
-class _Draining(msgspec.Struct, frozen=True):
-    reconnect_in_ms: float
-
-
-@dataclass(frozen=True)
-class Someone:
-    """Somebody with a token, and the conversations they talk in."""
-
-    name: str
-    user_id: str
-    token: str
-    conversation_ids: tuple[str, ...]
-
-
-class _Line(Line):
-    """A line that knows when it has heard something: heartbeats are no packets."""
-
-    heard_at = 0.0
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = monotonic()
-        super().data_received(data)
-
-
-class Wire:
-    """One connection of a client's, from the dialling to the cut."""
-
-    def __init__(self, client: Client, door: Door) -> None:
-        self.client = client
-        self.line = _Line(Server(*door, is_tls=False), self)
-        self.line.heard_at = monotonic()
-        self.is_greeted = False
-        self.retry_after_s = 0.0
-
-    def opened(self) -> None:
-        if self.client.wire is not self:  # given up meanwhile
-            self.line.end(Cut("too late"))
-            return
-        auth = {"token": self.client.who.token, "epoch": self.client.epoch, "rooms": self.client.positions()}
-        self.line.send(b"40" + orjson.dumps(auth))
-
-    def heard(self, packet: bytes) -> None:
-        if self.client.wire is self:
-            self.client.hear(self, packet)
-
-    def misheard(self, error: Malformed) -> None:
-        self.client.history.strange.append(f"garbage: {self.client.who.name} heard {error}"[:300])
-
-    def cut(self, cut: Cut) -> None:
-        if self.client.wire is self:
-            self.client.lost(max(self.retry_after_s, cut.retry_after_s or 0.0))
-
-    @property
-    def idle_s(self) -> float:
-        return monotonic() - self.line.heard_at
 
 
 @dataclass
@@ -139,7 +58,6 @@ class Client:
     _is_gone: bool = False
     _door: int = 0
     _count: int = 0
-    _text: str = ""
     _number: int = 0
     _draining_s: float | None = None
     _asked: dict[int, Invocation | str] = field(default_factory=dict)
@@ -195,8 +113,8 @@ class Client:
 
     # connecting
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -269,33 +187,37 @@ class Client:
             return
         place = packets.place_of(packet)
         if name == "server:draining":
-            self._draining_s = packets.decode(packet[end + 2 : at], _Draining).reconnect_in_ms / 1000
+            self._draining_s = packets.decode(packet[end + 2 : at], Draining).reconnect_in_ms / 1000
         if not place.seq:
             return
         if not wire.is_greeted:
             self.history.strange.append(f"early: {self.who.name} heard {name} before hello")
-        payload = packet[end + 2 : at]
-        if (kept := self._syncing.get(place.room)) is not None:
-            kept.append((name, payload, place.seq))
-        else:
-            self._take(place.room, name, payload, place.seq, is_live=True)
+        last = wire.pushed.get(place.room, place.seq - 1)
+        if place.seq != last + 1:
+            self.history.strange.append(f"turn: {self.who.name} was pushed {place.seq} of {place.room} after {last}")
+        wire.pushed[place.room] = max(last, place.seq)
+        self._follow(place.room, name, packet[end + 2 : at], place.seq)
 
-    def _take(self, room: str, name: str, payload: bytes, seq: int, *, is_live: bool) -> None:
-        """Take an event in its turn. What a server pushes is never out of turn on one connection."""
+    def _follow(self, room: str, name: str, payload: bytes, seq: int) -> None:
+        """Take what was pushed if it is the next; skip what a page had already, and read what is missing."""
         view = self.history.view(self.who.name, room)
-        position = view.position
-        if seq == position + 1:
+        if (kept := self._syncing.get(room)) is not None:
+            kept.append((name, payload, seq))
+        elif seq == view.position + 1:
             view.seen.append(Seen(seq, digest(name, payload), monotonic()))
-        elif is_live and room.startswith("conversation:"):
-            self.history.strange.append(f"turn: {self.who.name} was pushed {seq} of {room} after {position}")
-            if seq > position:
-                self._sync(room)
-                self._syncing[room].append((name, payload, seq))
+        elif seq <= view.position:
+            if view.seen[seq - 1].digest != digest(name, payload):
+                self.history.strange.append(f"other: {self.who.name} was pushed another {seq} of {room} than it has")
+        elif room in self.rooms():
+            self._sync(room)
+            self._syncing[room].append((name, payload, seq))
 
     def _hear_hello(self, wire: Wire, hello: Hello) -> None:
         if wire.is_greeted:
             self.history.strange.append(f"hello: {self.who.name} was greeted twice")
         wire.is_greeted = True
+        self.history.returns.append(Return(self.who.name, wire.afters, hello.rooms, hello.reset, hello.epoch))
+        wire.pushed = hello.rooms | {room: after for room, after in wire.afters.items() if room not in hello.reset}
         self.epoch = hello.epoch
         for room in self.rooms():
             if room not in hello.rooms:
@@ -319,20 +241,23 @@ class Client:
         self._ask("room:sync", {"room": room, "after": after, "limit": PAGE}, room)
 
     def _synced(self, room: str, packet: bytes) -> None:
-        (answer,) = msgspec.json.decode(packet[packet.index(b"[") :], type=list[_Synced])
+        (answer,) = msgspec.json.decode(packet[packet.index(b"[") :], type=list[Synced])
         if answer.data is None or answer.data.reset:
             if answer.data is not None:
                 self.history.strange.append(f"reset: {self.who.name} can't load {room}")
             asyncio.get_running_loop().call_later(BACK_S, partial(self._sync_again, self.wire, room))
             return
+        view = self.history.view(self.who.name, room)
         for event in answer.data.events:
-            self._take(room, event.name, bytes(event.payload), event.seq, is_live=False)
+            if event.seq == view.position + 1:
+                view.seen.append(Seen(event.seq, digest(event.name, bytes(event.payload)), monotonic()))
+            else:
+                self.history.strange.append(f"turn: {self.who.name} read {event.seq} of {room} after {view.position}")
         if answer.data.more:
             self._sync(room)
             return
         for name, payload, seq in self._syncing.pop(room):
-            if seq > self.history.view(self.who.name, room).position:
-                self._take(room, name, payload, seq, is_live=True)
+            self._follow(room, name, payload, seq)
 
     def _sync_again(self, wire: Wire | None, room: str) -> None:
         if self.wire is wire and self.is_ready:
@@ -346,8 +271,9 @@ class Client:
             return
         self._count += 1
         chat = self.who.conversation_ids[self._count % len(self.who.conversation_ids)]
-        self.sending = Invocation(self.who.user_id, chat, f"{self.who.name}-{self._count}", monotonic())
-        self._text = f"This is {self.sending.client_id}." + WORD * self.words
+        key = f"{self.who.name}-{self._count}"
+        text = f"This is {key}." + WORD * self.words
+        self.sending = Invocation(self.who.user_id, chat, key, monotonic(), text=text)
         self.sending.end(Outcome.FAIL, "not sent")
         self._again()
 
@@ -357,14 +283,14 @@ class Client:
         if last is None or not self.is_ready or not last.ended:
             return
         for _ in range(2 if self.is_doubling else 1):
-            self.sending = Invocation(last.sender_id, last.conversation_id, last.client_id, monotonic())
+            self.sending = Invocation(last.sender_id, last.conversation_id, last.client_id, monotonic(), text=last.text)
             self.history.invocations.append(self.sending)
             self._ask(
                 "message:send",
                 {
                     "conversation_id": last.conversation_id,
                     "client_id": last.client_id,
-                    "text": self._text,
+                    "text": last.text,
                 },
                 self.sending,
             )
@@ -403,36 +329,3 @@ async def settled(clients: Iterable[Client], heads: dict[str, int]) -> None:
         rooms = [(room, heads[room.partition(":")[2]]) for room in client.rooms()]
         while client.sending is not None or any(client.positions()[room] < head for room, head in rooms):
             await asyncio.sleep(LOOK_S / 10)
-
-
-async def crowd(dsn: str, secret: str, people: int, chats: int) -> list[Someone]:
-    """New people in new groups: each in two of them, neighbours, where there is more than one."""
-    database = await Database.open(dsn, min_size=1, max_size=1)
-    tokens = Tokens((secret,), access_ttl_s=TTL_S, refresh_ttl_s=TTL_S)
-
-    async def make(db: Connection) -> list[Someone]:
-        ids, names = [], [f"p{n}.{uuid4().hex[:12]}" for n in range(people)]
-        for name in names:
-            user_id = await users.create_user(db, username=name, email=f"{name}@example.org", password_hash=None)
-            await rooms.create_room(db, user_id, "user")
-            ids.append(user_id)
-        places: list[list[UUID]] = [[] for _ in ids]
-        for chat in range(chats):
-            members = [n for n in range(people) if chat in (n % chats, (n + 1) % chats)]
-            room_id = await db.fetchval("select uuidv7()")
-            await conversations.create_conversation(db, room_id, ConversationKind.GROUP, created_by=ids[members[0]])
-            await rooms.create_room(db, room_id, "conversation")
-            await participants.create_participants(db, room_id, [(ids[n], ParticipantRole.MEMBER) for n in members])
-            for n in members:
-                places[n].append(room_id)
-        made = []
-        for name, user_id, place in zip(names, ids, places, strict=True):
-            session_id = await sessions.create_session(db, user_id, device=None, address=None, ttl_s=TTL_S)
-            token, _ = tokens.access(user_id, session_id)
-            made.append(Someone(name, str(user_id), token, tuple(map(str, place))))
-        return made
-
-    try:
-        return await database.transaction(make)
-    finally:
-        await database.close()

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from tests.faults.clients import Door
+from tests.faults.lines import Door
 from tests.faults.racers import BUYERS, Answer, Asked, Race, Tally, people
 from tests.negotiation_checker import breaches
 
@@ -115,7 +115,7 @@ class Hagglers:
     async def _race(self) -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
             database = PatientDatabase(self._dsn)
-            race = StubbornRace(self._urls, http, database, self.tally, self._cast)  # type: ignore[arg-type]
+            race = StubbornRace(self._urls, http, database, self.tally, self._cast)
             race.excused = self._excused
             while not self._is_over:
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
@@ -31,6 +31,7 @@ class Invocation:
     message_id: str = ""
     seq: int = 0
     why: str = ""
+    text: str = ""
 
     def end(self, outcome: Outcome, why: str = "") -> None:
         """Say how it ended; what is acknowledged later than it was given up is acknowledged all the same."""
@@ -51,6 +52,17 @@ class Away:
 
     began: float
     ended: float = 0.0
+
+
+@dataclass(frozen=True)
+class Return:
+    """A connect: how far the client had each of its rooms, in its order, how far they were, and what it was told."""
+
+    client: str
+    afters: Mapping[str, int]
+    heads: Mapping[str, int]
+    reset: Sequence[str]
+    epoch: str
 
 
 @dataclass
@@ -74,6 +86,7 @@ class History:
     views: dict[tuple[str, str], View] = field(default_factory=dict)
     aways: dict[str, list[Away]] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
 
     def view(self, client: str, room: str) -> View:
         """A client's view of a room, which begins empty."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tests.faults.measures import Measures
-from tests.faults.registry import Finding
+from tests.faults.registry import Finding, signed
 from tests.faults.rounds import Load, Round
 
 EACH_KIND = 5
@@ -42,6 +44,10 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """The p99 of acks in a round like it without a fault, where they are to be held against each other."""
     notes: list[str] = []
     """How the fault was put in, where there is more than one way."""
+    is_caught: bool = False
+    """Whether what had been taken out was found as what it is."""
+    seed: int = 0
+    """Of what was drawn by lot."""
 
 
 def _some(breaches: list[str]) -> list[str]:
@@ -55,6 +61,13 @@ def _some(breaches: list[str]) -> list[str]:
     return kept
 
 
+def is_felt(played: Round) -> bool:
+    """Whether the fault was felt: by its measures, and by the signs that it left."""
+    signs = [finding for finding in played.findings if finding.least is not None]
+    has_signs = bool(signs) or played.fault.shows is not signed
+    return played.has_shown and has_signs and not any(sign.is_missing for sign in signs)
+
+
 def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
     """A round's line; `run` is what all rounds of a run share."""
     return Entry(
@@ -62,7 +75,7 @@ def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
         measures=played.measures,
         breaches=_some(played.breaches),
         late=played.late,
-        has_shown=played.has_shown,
+        has_shown=is_felt(played),
         broken=broken,
         offers=played.offers,
         findings=list(played.findings),
@@ -75,12 +88,25 @@ def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
 def add(ledger: Path, entry: Entry) -> None:
     """Write one more line."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
+    _cut_torn(ledger)
     with ledger.open("ab") as file:
         file.write(msgspec.json.encode(entry) + b"\n")
 
 
+def _cut_torn(ledger: Path) -> None:
+    """Take away a last line that was not written to its end, or the next would be part of it."""
+    if ledger.exists() and (text := ledger.read_bytes()) and not text.endswith(b"\n"):
+        os.truncate(ledger, text.rfind(b"\n") + 1)
+
+
 def read(ledger: Path) -> Iterator[Entry]:
-    """All lines, in the order in which they were written; none where there is no ledger."""
+    """All lines, in the order in which they were written; none where there is no ledger.
+
+    A last line that was not written to its end is left out, and that is said.
+    """
     if ledger.exists():
-        for line in ledger.read_bytes().splitlines():
+        *lines, torn = ledger.read_bytes().split(b"\n")
+        if torn:
+            print(f"{ledger.name}: its last line was not written to the end, and is left out", file=sys.stderr)
+        for line in lines:
             yield msgspec.json.decode(line, type=Entry)

@@ -30,12 +30,22 @@ class Measures:
     ack_before_ms: float
     """p99 of the time from a message's first try to its ack, of those that were begun before the fault."""
     ack_during_ms: float
+    """The same of those that were under way while the fault lasted."""
     ack_slowest_ms: float
+    """Of everybody, in the whole round."""
     away_s: float
     first_ack_s: float
     caught_up_s: float
     lag_s: float
     away_p99_s: float = 0.0
+    ack_stall_ms: float = 0.0
+    """The longest of those under way while the fault lasted, of the people that the p99s are of."""
+    ack_median_ms: float = 0.0
+    """Of those begun while the fault lasted, of everybody."""
+    ack_worst_ms: float = 0.0
+    """The same median of the one person who has the longest."""
+    repeats: int = 0
+    """Acks of messages that were acknowledged already."""
 
 
 def measure(history: History, moments: Moments, spared: Set[str] | None = None) -> Measures:
@@ -47,22 +57,32 @@ def measure(history: History, moments: Moments, spared: Set[str] | None = None) 
         first.setdefault((each.sender_id, each.client_id), each.began)
     waits = [(begun := first[each.sender_id, each.client_id], each.ended - begun) for each in acked]
     theirs = [wait for each, wait in zip(acked, waits, strict=True) if spared is None or each.sender_id in spared]
+    during = [wait for begun, wait in theirs if begun < mended and begun + wait >= struck]
+    begun_then: dict[str, list[float]] = {}
+    for each, (begun, wait) in zip(acked, waits, strict=True):
+        if struck <= begun < mended:
+            begun_then.setdefault(each.sender_id, []).append(wait)
+    messages = len({(each.sender_id, each.client_id) for each in acked})
     later = [each.ended - mended for each in acked if each.ended >= mended]
     gaps = [(away.ended or over) - away.began for aways in history.aways.values() for away in aways]
     return Measures(
-        acked=len({(each.sender_id, each.client_id) for each in acked}),
+        acked=messages,
         unknown=sum(1 for _ in history.of(Outcome.UNKNOWN)),
         refused=sum(1 for _ in history.of(Outcome.FAIL)),
         cuts=history.cuts,
         events=sum(len(view.seen) for view in history.views.values()),
         ack_before_ms=p99([wait for begun, wait in theirs if begun < struck and begun + wait < struck]) * 1000,
-        ack_during_ms=p99([wait for begun, wait in theirs if begun < mended and begun + wait >= struck]) * 1000,
+        ack_during_ms=p99(during) * 1000,
         ack_slowest_ms=max((wait for _, wait in waits), default=0.0) * 1000,
         away_s=max(gaps, default=0.0),
         first_ack_s=min(later, default=over - mended),
         caught_up_s=_caught_up(history, moments),
         lag_s=_lag(history, moments),
         away_p99_s=p99(gaps),
+        ack_stall_ms=max(during, default=0.0) * 1000,
+        ack_median_ms=_median([wait for waits in begun_then.values() for wait in waits]) * 1000,
+        ack_worst_ms=max(map(_median, begun_then.values()), default=0.0) * 1000,
+        repeats=len(acked) - messages,
     )
 
 
@@ -70,6 +90,10 @@ def p99(values: Sequence[float]) -> float:
     """The value that 99 % are not above; 0 of none."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(len(ranked) * 0.99))] if ranked else 0.0
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else 0.0
 
 
 def _acks(history: History) -> dict[tuple[str, int], float]:
@@ -107,3 +131,7 @@ def _lag(history: History, moments: Moments) -> float:
             for seq, at in acks.get(view.room, ()):
                 longest = max(longest, heard.get(seq, moments.over) - at)
     return longest
+
+
+NOTHING = measure(History(), Moments(0.0, 0.0, 0.0))
+"""Of a round that came to no end."""

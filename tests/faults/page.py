@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.pages import table
+from tests.faults.footprints import LEFT, LIVED, SETTLED
 from tests.faults.ledger import Entry
 from tests.faults.measures import Measures
 from tests.faults.mutations import MUTATIONS, TRIES
@@ -17,6 +18,7 @@ from tests.faults.rounds import CONTROL
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 ASKED_ACKED, ASKED_ROUNDS, ASKED_KINDS = 1_000_000, 200, 20
 SHOWN = 5
+AFTER = "after faults"
 
 _ABOUT = """# Reliability
 
@@ -58,25 +60,32 @@ don't reorder or alter what passes, since TCP does not either.
 
 def written(entries: Sequence[Entry]) -> str:
     """The page of a ledger that has at least one round."""
-    played = [entry for entry in entries if not entry.broken and entry.has_shown]
+    whole = [entry for entry in entries if not entry.broken]
+    played = [entry for entry in whole if entry.has_shown]
     rounds = [entry for entry in played if entry.fault != CONTROL.name]
-    unfelt = sum(1 for entry in entries if not entry.broken and not entry.has_shown)
-    parts = [_ABOUT, _totals(played, rounds, unfelt), _found(rounds), _times(rounds)]
-    if any(entry.findings for entry in played):
-        parts.append(_findings(played))
+    parts = [_ABOUT]
+    if whole:
+        parts += [_totals(whole, played, rounds), _found(rounds), _times(rounds)]
+    if any(entry.findings for entry in whole):
+        parts.append(_findings(whole))
     if mutations := [entry for entry in entries if entry.broken]:
         parts.append(_mutations(mutations))
     return "\n".join(parts)
 
 
-def _totals(played: Sequence[Entry], rounds: Sequence[Entry], unfelt: int) -> str:
-    """Of all that was played; what is no fault counts for its messages, not for an injection."""
-    acked = sum(entry.measures.acked for entry in played)
+def _totals(whole: Sequence[Entry], played: Sequence[Entry], rounds: Sequence[Entry]) -> str:
+    """Of all that was played. What is no fault counts neither for an injection nor for its messages; what broke the
+    promise counts whether its fault was felt or not.
+    """
+    acked = _acked(rounds)
     kinds = len({entry.fault for entry in rounds})
-    bad = [entry for entry in played if entry.breaches]
-    machines = ", ".join(sorted({entry.machine for entry in rounds}))
-    errors = ", ".join(sorted({error for entry in rounds for error in entry.errors}))
-    commits = sorted({entry.commit for entry in rounds})
+    controls = [entry for entry in played if entry.fault == CONTROL.name]
+    bad = [entry for entry in whole if entry.breaches]
+    days = sorted(entry.at[:10] for entry in whole)
+    machines = ", ".join(sorted({entry.machine for entry in whole}))
+    errors = ", ".join(sorted({error for entry in whole for error in entry.errors}))
+    commits = sorted({entry.commit for entry in whole})
+    instances = sorted(Counter(entry.instances for entry in rounds).items())
     is_short = acked < ASKED_ACKED or len(rounds) < ASKED_ROUNDS or kinds < ASKED_KINDS
     short = (
         f"**These are short runs:** at least {ASKED_ACKED:,} acknowledged messages, {ASKED_ROUNDS} injections and"
@@ -85,26 +94,36 @@ def _totals(played: Sequence[Entry], rounds: Sequence[Entry], unfelt: int) -> st
         else ""
     )
     rows = [
-        ("runs, from and to", f"{len({entry.run for entry in rounds})}, {rounds[0].at[:10]} to {rounds[-1].at[:10]}"),
+        ("runs, from and to", f"{len({entry.run for entry in whole})}, {days[0]} to {days[-1]}"),
         ("kinds of faults", f"{kinds} of {len(faults)}"),
         ("injections", f"{len(rounds):,}"),
-        ("rounds without a fault, for comparison", f"{len(played) - len(rounds):,}"),
+        ("of them by how many instances", ", ".join(f"{n}: {times:,}" for n, times in instances) or "-"),
         ("acknowledged messages", f"{acked:,}"),
+        ("rounds without a fault, for comparison", f"{len(controls):,}"),
+        ("acknowledged messages of those", f"{_acked(controls):,}"),
         ("tries without an answer", f"{sum(entry.measures.unknown for entry in played):,}"),
         ("connections cut", f"{sum(entry.measures.cuts for entry in played):,}"),
         ("events taken by clients", f"{sum(entry.measures.events for entry in played):,}"),
         (f"offers on each of which {ACTORS} moved at once", f"{sum(entry.offers for entry in played):,}"),
         ("rounds that broke the promise", f"{len(bad):,}"),
-        ("rounds whose fault nobody felt (not counted)", f"{unfelt:,}"),
+        ("rounds whose fault nobody felt (not counted)", f"{len(whole) - len(played):,}"),
         ("errors that instances have logged, by name", errors or "none"),
         ("machine", machines),
         ("Parley", ", ".join(commits)),
     ]
     text = f"## What came of it\n\n{short}{table(('', ''), rows)}\n"
     if bad:
-        lines = [f"- {entry.at}, {_title(entry)}: {'; '.join(entry.breaches[:SHOWN])}" for entry in bad]
+        lines = [f"- {entry.at}, {_title(entry)}{_seed(entry)}: {'; '.join(entry.breaches[:SHOWN])}" for entry in bad]
         text += "\nThe rounds that broke the promise:\n\n" + "\n".join(lines) + "\n"
     return text
+
+
+def _seed(entry: Entry) -> str:
+    return f" (--seed {entry.seed})" if entry.seed else ""
+
+
+def _acked(entries: Sequence[Entry]) -> int:
+    return sum(entry.measures.acked for entry in entries)
 
 
 def _found(rounds: Sequence[Entry]) -> str:
@@ -137,12 +156,12 @@ def _times(rounds: Sequence[Entry]) -> str:
             (
                 fault.title,
                 _away(fault, entries),
-                _worst(entries, lambda found: found.first_ack_s),
+                _worst(entries, lambda found: found.first_ack_s) if fault.must.first_ack_s is not None else "-",
                 _worst(entries, lambda found: found.caught_up_s),
                 _worst(entries, lambda found: found.lag_s),
-                f"{_median([entry.measures.ack_before_ms for entry in entries]):,.0f}",
-                f"{_median([entry.measures.ack_during_ms for entry in entries]):,.0f}",
-                f"{_median(controls):,.0f}" if controls else "-",
+                _median([entry.measures.ack_before_ms for entry in entries]),
+                _median([entry.measures.ack_during_ms for entry in entries]),
+                _median(controls),
                 fault.must.said or "-",
                 f"{late} of {len(entries)}" if late else "none",
             )
@@ -161,7 +180,8 @@ def _times(rounds: Sequence[Entry]) -> str:
     )
     about = (
         "The longest of all rounds; of the p99s the median. *Away*: a client without a connection, from the cut to the"
-        " next `hello`. *First ack* and *caught up* are counted from the end of the fault: until somebody has an ack,"
+        " next `hello`. *First ack* and *caught up* are counted from the end of the fault: until somebody has an ack"
+        " (where none comes meanwhile; of faults of a part, or that end before all is put away, it is below),"
         " and until everybody has all that was acknowledged before. *Lag*: from an ack during the fault to the last"
         " client that hears the message, of those that were not cut. An ack is counted from its message's first try."
         " Where acks are to take no longer, a round without a fault is played before, as long and under the same load;"
@@ -170,23 +190,35 @@ def _times(rounds: Sequence[Entry]) -> str:
     return f"## How long it was felt\n\n{about}\n\n{table(columns, rows)}\n"
 
 
-def _findings(played: Sequence[Entry]) -> str:
+def _findings(whole: Sequence[Entry]) -> str:
+    """Of rounds that nobody felt as well: there they say that."""
     found: dict[tuple[str, str], list[Finding]] = {}
-    for entry in played:
+    for entry in whole:
         for finding in entry.findings:
-            found.setdefault((_title(entry), finding.name), []).append(finding)
+            title = AFTER if finding.name in (SETTLED, LIVED, *LEFT) else _title(entry)
+            found.setdefault((title, finding.name), []).append(finding)
     rows = [
         (
-            "after all faults" if title == CONTROL.title else title,
+            title,
             name,
             f"{len(each)}",
-            f"{max(finding.value for finding in each):.2f} {each[0].unit}".rstrip(),
-            f"≤ {each[0].most:g} {each[0].unit}".rstrip(),
-            f"{late} of {len(each)}" if (late := sum(finding.is_over for finding in each)) else "none",
+            f"{_worst_of(each):.2f} {each[0].unit}".rstrip(),
+            each[0].asked or "-",
+            f"{amiss} of {len(each)}" if (amiss := sum(map(_is_amiss, each))) else "none",
         )
         for (title, name), each in found.items()
     ]
-    return f"## Beside\n\n{table(('fault', 'figure', 'times', 'most', 'asked', 'more than asked'), rows)}\n"
+    return f"## Beside\n\n{table(('fault', 'figure', 'times', 'worst', 'asked', 'not so'), rows)}\n"
+
+
+def _is_amiss(finding: Finding) -> bool:
+    return finding.is_over or finding.is_missing
+
+
+def _worst_of(findings: Sequence[Finding]) -> float:
+    """The most; of signs the least."""
+    values = [finding.value for finding in findings]
+    return min(values) if findings[0].least is not None else max(values)
 
 
 def _mutations(entries: Sequence[Entry]) -> str:
@@ -194,7 +226,7 @@ def _mutations(entries: Sequence[Entry]) -> str:
     titles = {mutation.name: mutation.title for mutation in MUTATIONS.values()}
     for broken, fault in dict.fromkeys((entry.broken, entry.fault) for entry in entries):
         mine = [entry for entry in entries if (entry.broken, entry.fault) == (broken, fault)]
-        caught = [entry for entry in mine if entry.breaches]
+        caught = [entry for entry in mine if entry.is_caught]
         kinds = sorted({line.partition(":")[0] for entry in caught for line in entry.breaches})
         rows.append(
             (
@@ -236,11 +268,14 @@ def _by_fault(rounds: Sequence[Entry]) -> list[tuple[Fault, list[Entry]]]:
 
 
 def _worst(entries: Sequence[Entry], figure: Callable[[Measures], float]) -> str:
-    return f"{max(figure(entry.measures) for entry in entries):.2f}"
+    worst = max(figure(entry.measures) for entry in entries)
+    return f"{worst:.2f}" if worst else "-"
 
 
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _median(values: Sequence[float]) -> str:
+    """Of those that there is a sample of."""
+    sampled = sorted(value for value in values if value)
+    return f"{sampled[len(sampled) // 2]:,.0f}" if sampled else "-"
 
 
 def _span(values: Sequence[float]) -> str:

@@ -21,6 +21,7 @@ import asyncpg
 
 from server.commands.registry import commands
 from server.commands.tokens import Tokens
+from tests.faults.verdicts import deals_of, is_same, is_told, misjudged
 
 TTL_S = 24 * 3600
 ACTORS = 5
@@ -33,20 +34,6 @@ Answer = dict[str, Any]
 # How often each move comes, in shares, in one round or another: all of it, and rivals who are all accepted.
 MOVES = ("accept", "decline", "counter", "withdraw")
 SHARES = ((4, 2, 2, 2), (1, 0, 0, 0), (3, 0, 1, 1), (2, 1, 1, 0))
-
-# Which end of an offer is whose doing: the move that wins, None where nobody's does.
-WON_BY = {
-    ("accepted", None): "accept",
-    ("rejected", "countered"): "counter",
-    ("rejected", "declined"): "decline",
-    ("cancelled", "withdrawn"): "withdraw",
-    ("expired", "timeout"): None,
-    ("cancelled", "listing_sold"): None,
-    ("cancelled", "listing_closed"): None,
-    ("cancelled", "blocked"): None,
-}
-# Refusals of an offer that stays on the table.
-STAYS = ("expired", "sold", "listing_changed", "rounds_spent")
 
 
 @dataclass(frozen=True)
@@ -166,7 +153,8 @@ class Race:
             "quantity": random.randint(1, 3),
             "client_id": uuid4().hex,
         }
-        return await self._sure(Asked(self._seller, "listing:create", asked))
+        listing: Answer = await self._sure(Asked(self._seller, "listing:create", asked))
+        return listing
 
     async def _offer(self, listing: Answer, buyer: Racer) -> Answer:
         """A buyer's offer; of some, the seller's answer to it is on the table."""
@@ -236,58 +224,22 @@ class Race:
     async def _judge(
         self, offer: Answer, row: Any, mine: Sequence[tuple[Asked, Answer]], heard: Sequence[tuple[Asked, Answer]]
     ) -> None:
-        """One has won where somebody's move ended the offer, nobody where something else did; the others were told."""
-        end = (row["status"], row["close_reason"])
-        wins = {asked.key: (asked, answer) for asked, answer in mine if answer["ok"]}
-        self._tally.ends[" ".join(filter(None, end))] += 1
-        wrong = [f"{asked.command}: {answer}" for asked, answer in mine if not self._is_told(asked, answer, row)]
-        if row["status"] != "pending":
-            winner = WON_BY.get(end, "nothing")
-            all_declined = any(a.command == "offer:decline_all" and b["ok"] for a, b in heard)
-            if {command.partition(":")[2] for _, command, _ in wins} != ({winner} if winner else set()) and not (
-                winner == "decline" and all_declined and not wins
-            ):
-                wrong.append(f"it ended {end}, and won have {list(wins)}")
-        elif wins:
-            wrong.append(f"it is on the table still, and won have {list(wins)}")
-        if len(wins) > 1:
-            wrong.append(f"{len(wins)} have won: {list(wins)}")
-        deals = {b["data"]["transaction"]["transaction_id"] for a, b in mine if b["ok"] and "transaction" in b["data"]}
-        if len(deals) != (row["status"] == "accepted"):
-            wrong.append(f"{end}, and its deals are {deals}")
-        for asked, _ in wins.values():
+        """Hold what was answered about an offer against its row, and ask the winner's move once more."""
+        self._tally.ends[" ".join(filter(None, (row["status"], row["close_reason"])))] += 1
+        for _, answer in mine:
+            if not answer["ok"]:
+                self._tally.refused[_reason(answer)] += 1
+        wrong = [f"{asked.command}: {answer}" for asked, answer in mine if not is_told(asked, answer, row)]
+        wrong += misjudged(row, mine, heard)
+        for asked in {asked.key: asked for asked, answer in mine if answer["ok"]}.values():
             again = await self._ask(asked)
-            if not (again["ok"] and self._is_same(again["data"], offer, row, deals)):
+            if not (again["ok"] and is_same(again["data"], offer, row, deals_of(mine))):
                 wrong.append(f"{asked.command} again: {again}")
         self._tally.wrong += [f"{offer['offer_id']}: {what}" for what in wrong]
 
-    def _is_told(self, asked: Asked, answer: Answer, row: Any) -> bool:
-        """Whether a move won, or its conflict shows the offer as it is: as it ended, or on the table for a reason."""
-        if answer["ok"]:
-            return True
-        error = answer["error"]
-        self._tally.refused[error.get("reason", error["code"])] += 1
-        if error["code"] != "conflict":
-            return False
-        current = error.get("current") or {}
-        if current.get("offer_id") != asked.payload["offer_id"]:
-            return False
-        shown = (current["status"], current["close_reason"], current["version"])
-        is_as_it_is: bool = shown == (row["status"], row["close_reason"], row["version"])
-        return is_as_it_is or (error["reason"] in STAYS and shown == ("pending", None, 1))
-
-    @staticmethod
-    def _is_same(data: Answer, offer: Answer, row: Any, deals: set[str]) -> bool:
-        """Whether a repeat is answered by the same object as it is now."""
-        if data["offer"]["offer_id"] != offer["offer_id"]:
-            return bool(data["offer"]["parent_offer_id"] == offer["offer_id"])
-        deal = data.get("transaction")
-        is_as_it_is = (data["offer"]["status"], data["offer"]["version"]) == (row["status"], row["version"])
-        return is_as_it_is and deals == ({deal["transaction_id"]} if deal else set())
-
     async def _judge_beside(self, beside: Sequence[tuple[Asked, Answer]], listing_id: str) -> None:
         for asked, answer in beside:
-            said = "ok" if answer["ok"] else answer["error"].get("reason", answer["error"]["code"])
+            said = "ok" if answer["ok"] else _reason(answer)
             self._tally.beside[f"{asked.command} {said}"] += 1
             if not answer["ok"] and answer["error"]["code"] != "conflict":
                 self._tally.wrong.append(f"{asked.command}: {answer}")
@@ -323,6 +275,12 @@ class Race:
         async with self._http.post(url, json=asked.payload, headers=headers) as response:
             answer: Answer = await response.json()
         return answer
+
+
+def _reason(answer: Answer) -> str:
+    """Why a move was refused, in a word."""
+    error = answer["error"]
+    return str(error.get("reason", error["code"]))
 
 
 def eur(amount: int) -> Answer:

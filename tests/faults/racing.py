@@ -31,7 +31,7 @@ def without_locks() -> None:
         assert taken_out, f"{path.name} takes no locks"
         return aiosql.from_str(text, *arguments, **more)
 
-    aiosql.from_path = from_unlocked
+    aiosql.from_path = from_unlocked  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from types import MappingProxyType
 
 from tests.faults.clients import Client
+from tests.faults.history import Outcome
 from tests.faults.measures import Measures
 from tests.faults.stage import Stage
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A figure that a fault has found beside those of the history, and the most that is allowed."""
+    """A figure that a fault has found beside those of the history, and the most that is allowed.
+
+    With `least` it is a sign: the fault was felt if it is no less than that.
+    """
 
     name: str
     value: float
-    most: float
+    most: float | None
     unit: str
+    least: float | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether it is more than is allowed."""
-        return self.value > self.most
+        return self.most is not None and self.value > self.most
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a sign that did not show."""
+        return self.least is not None and self.value < self.least
+
+    @property
+    def asked(self) -> str:
+        """In words."""
+        limits = (("≤", self.most), ("≥", self.least))
+        return ", ".join(f"{sign} {limit:g} {self.unit}".rstrip() for sign, limit in limits if limit is not None)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:.2f} {self.unit}, where {self.most:g} {self.unit} was asked"
+        return f"{self.name} {self.value:.2f} {self.unit}".rstrip() + f", where {self.asked} was asked"
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,25 @@ class Scene:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """How the fault was put in, where there is more than one way."""
+
+    def sign(self, name: str, value: float, least: float = 1.0, unit: str = "") -> None:
+        """Say by a figure whether the fault was felt."""
+        self.findings.append(Finding(name, value, None, unit, least))
+
+    def at(self, station: int) -> list[Client]:
+        """Who is connected to that instance, by whichever door."""
+        doors = self.stage.doors[station], self.stage.rough_doors[station]
+        return [client for client in self.clients if client.is_ready and client.door in doors]
+
+    async def first_ack(self, since: str, clients: Sequence[Client] | None = None) -> None:
+        """Wait for the next ack to one of those, or of all, and keep how long it takes, amid a fault that goes on."""
+        begun, ids = monotonic(), {client.who.user_id for client in clients or self.clients}
+        history = self.clients[0].history
+        while not any(each.ended >= begun and each.sender_id in ids for each in history.of(Outcome.OK)):
+            if monotonic() - begun > 2 * FIRST_ACK_S:
+                break
+            await asyncio.sleep(0.01)
+        self.findings.append(Finding(f"first ack since {since}", monotonic() - begun, FIRST_ACK_S, "s"))
 
 
 @dataclass(frozen=True)
@@ -61,8 +98,10 @@ class Must:
     """Whether acks take no longer than without a fault."""
 
     def missed(self, measures: Measures, control_ms: float = 0.0) -> list[str]:
-        """What has taken longer, in words; `control_ms` is the p99 of acks in a round like this one without a fault."""
-        steady_ms = max(measures.ack_before_ms, control_ms)
+        """What has taken longer, in words; `control_ms` is the p99 of acks in a round like this one without a fault.
+
+        Without such a round nothing is said of acks: those before the fault are of people who begin all at once.
+        """
         asked = {
             "away": (measures.away_s, self.away_s),
             "first ack": (measures.first_ack_s, self.first_ack_s),
@@ -71,7 +110,7 @@ class Must:
             "away p99": (measures.away_p99_s, self.away_p99_s),
             "ack p99": (
                 measures.ack_during_ms / 1000,
-                steady_ms / 1000 * STEADY + NOISE_S if self.is_ack_steady else None,
+                control_ms / 1000 * STEADY + NOISE_S if self.is_ack_steady and control_ms else None,
             ),
         }
         return [
@@ -95,9 +134,16 @@ class Must:
 
 
 STEADY, NOISE_S = 1.5, 0.02  # what a machine that does other things too may add to a p99
+FIRST_ACK_S = 3.0
+STALL_S = 1.0  # and to the slowest: 48 people that all wait for seconds are one sample each, which no p99 shows
 
 Strike = Callable[[Scene, float], Awaitable[None]]
 Sign = Callable[[Measures], bool]
+
+
+def signed(_: Measures) -> bool:
+    """The measures need show nothing: the strike leaves signs of its own."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -122,6 +168,10 @@ class Fault:
     """What serves, with its argument, where it is not the command line."""
     pause_s: float | None = None
     """From an ack to the next send, where that may not be what it is for others."""
+    words: int = 0
+    """How many everybody adds to what they say while it lasts."""
+    ends_instances: bool = False
+    """Whether instances end of it, and start anew."""
 
     @property
     def title(self) -> str:
@@ -135,7 +185,7 @@ faults: dict[str, Fault] = {}
 
 def fault(
     *,
-    shows: Sign,
+    shows: Sign = signed,
     must: Must = Must(),
     short_s: float = 0.6,
     is_rough: bool = False,
@@ -143,15 +193,34 @@ def fault(
     environ: Mapping[str, str] = MappingProxyType({}),
     module: Sequence[str] | None = None,
     pause_s: float | None = None,
+    words: int = 0,
+    ends_instances: bool = False,
 ) -> Callable[[Strike], Strike]:
-    """Declare a function as a kind of fault; its name and its docstring are the fault's."""
+    """Declare a function as a kind of fault; its name and its docstring are the fault's.
+
+    Without `shows` the strike itself leaves signs in its scene.
+    """
 
     def declare(strike: Strike) -> Strike:
         name = strike.__name__  # type: ignore[attr-defined]
         about = (strike.__doc__ or "").strip()
         assert about, f"{name} says not what it is"
         assert name not in faults, f"{name} is there twice"
-        faults[name] = Fault(name, about, strike, must, shows, short_s, is_rough, is_long, environ, module, pause_s)
+        faults[name] = Fault(
+            name,
+            about,
+            strike,
+            must,
+            shows,
+            short_s,
+            is_rough,
+            is_long,
+            environ,
+            module,
+            pause_s,
+            words,
+            ends_instances,
+        )
         return strike
 
     return declare

@@ -14,7 +14,8 @@ import tests.faults.kinds.phones
 import tests.faults.kinds.postgresql
 import tests.faults.kinds.redis  # noqa: F401  (they declare the faults)
 from tests.faults.checker import breaches, read_logs
-from tests.faults.clients import Client, crowd, settled
+from tests.faults.clients import Client, settled
+from tests.faults.crowd import crowd
 from tests.faults.hagglers import Hagglers
 from tests.faults.history import History
 from tests.faults.measures import Measures, Moments, measure
@@ -31,6 +32,7 @@ async def _nothing(scene: Scene, seconds: float) -> None:
 CONTROL = Fault("nothing", "Nothing: what others are held against.", _nothing, Must(), lambda _: True, 1.0, False)
 ROUGH_SHARE = 4  # one client of so many comes by the rough door, where a fault asks for that
 GREETED_S = 20.0
+QUIET_S = 0.5  # for what comes twice or late
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,8 @@ async def play(stage: Stage, fault: Fault, load: Load) -> Round:
         await asyncio.sleep(load.after_s)
         for client in clients:
             client.hush()
-        found = await judge(stage.dsn, clients, history, load.patience_s)
+        found = await concluded(stage.dsn, clients, hagglers, history, load.patience_s)
         over = monotonic()
-        found += await hagglers.finish()
     finally:
         await hagglers.leave()
         await asyncio.gather(*(client.leave() for client in clients))
@@ -122,8 +123,19 @@ async def greeted(clients: Sequence[Client]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def concluded(
+    dsn: str, clients: Sequence[Client], hagglers: Hagglers, history: History, patience_s: float
+) -> list[str]:
+    """Let the hagglers finish while everybody listens still, and judge; what comes meanwhile is judged too."""
+    found = await hagglers.finish()
+    return [*await judge(dsn, clients, history, patience_s), *found]
+
+
 async def judge(dsn: str, clients: Sequence[Client], history: History, patience_s: float) -> list[str]:
-    """Wait until everybody, hushed, has caught up with the database, and hold the history against it."""
+    """Wait until everybody, hushed, has caught up with the database, and a little longer: nothing more may come.
+
+    Then hold the history against the database.
+    """
     ids = sorted({each for client in clients for each in client.who.conversation_ids})
     try:
         async with asyncio.timeout(patience_s):
@@ -134,4 +146,5 @@ async def judge(dsn: str, clients: Sequence[Client], history: History, patience_
         left = [client.who.name for client in clients if client.sending is not None]
         if left:
             history.strange.append(f"stuck: {len(left)} clients have had no ack for {patience_s:g} s")
+    await asyncio.sleep(QUIET_S)
     return breaches(await read_logs(dsn, ids), history)

@@ -1,7 +1,4 @@
-"""Parley on a machine whose clock is wrong: `python -m tests.faults.skewed <seconds>` serves as if it were later.
-
-Its tokens go by the right time: it has signed none of those that the tests hold.
-"""
+"""Parley on a machine whose clock is wrong: `python -m tests.faults.skewed <seconds>` serves as if it were later."""
 
 from __future__ import annotations
 
@@ -12,11 +9,11 @@ import time
 import handlers  # noqa: F401  (declares the commands, before the command line is set up)
 from server.cli.main import main
 
-OURS = ("server", "handlers", "storage", "rules")
+SKEWED = ("server", "handlers", "storage", "rules", "jwt")
 
 
 def skew(seconds: float) -> None:
-    """Let all modules of this server believe that it is so much later, or earlier."""
+    """Let all modules of this server, and what reads its tokens, believe that it is so much later, or earlier."""
     real, moment, by = time.time, datetime.datetime, datetime.timedelta(seconds=seconds)
 
     class Skewed(moment):  # type: ignore[misc,valid-type]
@@ -26,7 +23,7 @@ def skew(seconds: float) -> None:
 
     time.time = lambda: real() + seconds
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in OURS and getattr(module, "datetime", None) is moment:
+        if name.partition(".")[0] in SKEWED and getattr(module, "datetime", None) is moment:
             module.datetime = Skewed  # type: ignore[attr-defined]
 
 

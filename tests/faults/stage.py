@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import asyncpg
 
 from server.embedded import EmbeddedPostgres
 from server.embedded_files import SOCKET
 from server.embedded_process import _leftovers
 from server.migrate import migrate
-from tests.faults.clients import Door
+from tests.faults.lines import Door
 from tests.faults.processes import ServerProcess
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, database_of, execute, valkey_binary
@@ -66,6 +70,16 @@ class Station:
         """End it as a crash does."""
         self.process.kill()
 
+    async def scrape(self, sample: str) -> list[Any]:
+        """What its measures have at that pattern's group; a tuple each where it has several."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.process.url}/metrics") as response:
+            return re.findall(f"^{sample}", await response.text(), re.MULTILINE)
+
+    async def clock(self) -> float:
+        """What time it says it is, in seconds since the epoch."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.process.url}/metrics") as response:
+            return parsedate_to_datetime(response.headers["Date"]).timestamp()
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
 
@@ -93,6 +107,11 @@ class Stage:
         self.postgres = EmbeddedPostgres(folder / "data", durable=is_durable)
         self.redis = RedisServer(valkey_binary(), folder / "redis.log")
         self.stations: list[Station] = []
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What the instances have been given beside what they always are."""
+        return self._settings
 
     @property
     def heartbeat_s(self) -> float:

@@ -12,7 +12,8 @@ import pytest
 
 from server.datafolder import secret
 from server.embedded import attach
-from tests.faults.clients import Client, crowd
+from tests.faults.clients import Client
+from tests.faults.crowd import crowd
 from tests.faults.history import History, Outcome
 from tests.faults.mutations import forget_repeats
 from tests.faults.processes import ServerProcess

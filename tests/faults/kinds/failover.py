@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from server.embedded import EmbeddedPostgres
+from server.embedded import CONNECTIONS, EmbeddedPostgres
 from server.embedded_files import SOCKET
 from tests.faults.registry import Must, Scene, fault
 from tests.faults.stage import Stage
@@ -45,7 +45,7 @@ class Standby:
         command = [str(binaries / "postgres"), "-D", str(self.folder), "-k", str(self.folder)]
         with (self.folder.parent / "standby.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "-c", "listen_addresses=", "-c", "max_connections=200"],
+                [*command, "-c", "listen_addresses=", "-c", f"max_connections={CONNECTIONS}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -58,6 +58,10 @@ class Standby:
             async with asyncio.timeout(READY_S):
                 while "sync" not in await self._states(db):
                     await asyncio.sleep(0.01)
+        except BaseException:
+            await db.execute("alter system reset synchronous_standby_names")  # or no commit would ever end again
+            await db.execute("select pg_reload_conf()")
+            raise
         finally:
             await db.close()
 
@@ -101,6 +105,7 @@ async def postgres_failed_over(scene: Scene, seconds: float) -> None:
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             _lead(stage, await standby.promote())
+            await scene.first_ack("the standby leads")
             await asyncio.sleep(seconds)
             await standby.stop()
             home.rename(lost)
