@@ -17,7 +17,22 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from bench import __main__ as comparison
-from bench import bus, cases, conformance, growth, held, machine, matches, offers, pages, races, soak, stage, storm
+from bench import (
+    bus,
+    cases,
+    conformance,
+    disk,
+    growth,
+    held,
+    machine,
+    matches,
+    offers,
+    pages,
+    races,
+    soak,
+    stage,
+    storm,
+)
 from bench.asking import Answer, fit, spread
 from bench.cases import Case, Timing
 from bench.channels import WAYS, Subscribed
@@ -36,7 +51,7 @@ from tests.faults.racers import Tally
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
-WHOLE_RUNS = [bus, growth, held, offers, races, soak, storm]
+WHOLE_RUNS = [bus, disk, growth, held, offers, races, soak, storm]
 COSTS = {"cpu_us_per_send": 80.0, "cpu_us_per_delivery": 8.0, "cpu_us_per_connect": 300.0, "rss_kb_per_connection": 4.0}
 LATENCIES = {"ack_p50_ms": 3.0, "ack_p99_ms": 9.0, "delivery_p50_ms": 4.0, "delivery_p99_ms": 12.0}
 FOUND: Figures = {"ok": 1.0, **COSTS, **LATENCIES}
@@ -184,6 +199,8 @@ def test_every_program_writes_a_part_that_says_when_and_of_what_it_is(page: Path
     matches.write([matched], "python -m bench.matches")
     growth.write([answer], "python -m bench.growth")
     bus.write([channels(way, instances) for instances in (2, 8) for way in range(3)], "python -m bench.bus")
+    stored = {"messages": 1_000, "command_keys": 500, "rooms": 99, "reports": 0, "room_events": 700}
+    disk.write(disk.Taken(10, stored, 2_345), "python -m bench.disk")
     stage.conclude(races.judge(tally, [], 10_000), "Races", "races", "python -m bench.races", "Two processes.")
     for name in ("held", "soak", "storm"):
         stage.conclude([Verdict("lost", "0", "0", True)], name, name, f"python -m bench.{name}", "What it is.")
@@ -194,6 +211,8 @@ def test_every_program_writes_a_part_that_says_when_and_of_what_it_is(page: Path
     assert "a rare word" not in part_of(page, "listings")
     assert row_of(part_of(page, "matches"), "wtb: candidates |")[-1] == "NO"
     assert row_of(part_of(page, "races"), "offers fought for")[1:] == ["10,000", "≥ 10,000", "yes"]
+    assert [row_of(part_of(page, "disk"), row)[1] for row in ("for good", "for as", "WAL")] == ["150", "70", "234"]
+    assert "reports" not in part_of(page, "disk")
     assert "benchmarks/growth.svg" in part_of(page, "growth")
     assert parsed((page.parent / "benchmarks" / "growth.svg").read_text()) is not None
 

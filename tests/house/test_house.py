@@ -198,10 +198,13 @@ def test_the_proxy_lets_websockets_through_and_polling_stick() -> None:
         "proxy_http_version 1.1;",
         "proxy_set_header Upgrade $http_upgrade;",
         "proxy_set_header Connection $connection_upgrade;",
-        "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+        "proxy_set_header X-Forwarded-For $remote_addr;",
+        "proxy_set_header X-Forwarded-Proto $client_scheme;",
+        "real_ip_recursive on;",
         "proxy_buffering off;",
     ):
         assert line in conf
+    assert not re.search(r"^\s*set_real_ip_from", conf, re.MULTILINE)  # whom to believe, the operator says
     assert re.search(r"location \^~ /metrics \{\s*return 404;", conf)
     assert set(re.findall(r"server (parley-\d):8080", conf)) == {"parley-1", "parley-2"}
 

@@ -59,7 +59,7 @@ def test_no_version_with_a_known_weakness_is_let_in_locked_or_installed(name: st
         assert Version(pinned) >= least, lock
 
 
-def test_check_looks_for_known_weaknesses_in_all_that_is_deployed() -> None:
+def test_bandit_reads_every_folder_that_is_deployed() -> None:
     (command,) = re.findall(r"^\t\$\(BIN\)/bandit (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     packages = tomllib.loads(PYPROJECT)["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(command.split("--recursive ")[1].split()) == set(packages)

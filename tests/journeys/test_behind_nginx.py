@@ -21,6 +21,22 @@ from tests.servers import RedisServer, until
 
 CONF = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 PHONES = 3  # at each instance
+TERMINATOR = """
+events {{}}
+http {{
+    access_log off;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_bind 127.0.0.7;
+            proxy_pass {behind};
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto https;
+        }}
+    }}
+}}
+"""
 
 Phones = Callable[..., Awaitable[Device]]
 
@@ -31,8 +47,14 @@ def migrated_database(shared_database: str) -> str:
     return shared_database
 
 
-def here(conf: str, port: int, instances: list[Instance], folder: Path) -> str:
-    """The shipped configuration with this machine's addresses in it, and Docker's resolver out."""
+def here(conf: str, port: int, instances: list[Instance], folder: Path, trusted: str | None) -> str:
+    """The shipped configuration with this machine's addresses in it, and Docker's resolver out.
+
+    What comes from the address `trusted` is believed, as an operator has it who ends TLS elsewhere.
+    """
+    if trusted is not None:
+        conf, count = re.subn(r"# set_real_ip_from 10.0.0.0/8;", f"set_real_ip_from {trusted};", conf)
+        assert count == 1
     for n, instance in enumerate(instances, 1):
         address = instance.url.removeprefix("http://")
         conf, count = re.subn(rf"server parley-{n}:8080 resolve ", f"server {address} ", conf)
@@ -41,14 +63,34 @@ def here(conf: str, port: int, instances: list[Instance], folder: Path) -> str:
     assert count == 1
     conf = re.sub(r"resolver .*?;.*\n", "", conf)
     conf = conf.replace("worker_processes auto;", "worker_processes 1;")
+    return placed(conf, folder)
+
+
+def placed(conf: str, folder: Path) -> str:
+    """A configuration that writes into the folder alone."""
     kept = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     paths = "".join(f"    {each}_temp_path {folder / each};\n" for each in kept)
     return "user root;\n" * (os.geteuid() == 0) + conf.replace("http {\n", f"http {{\n{paths}", 1)
 
 
 @contextmanager
-def nginx(instances: list[Instance], folder: Path) -> Iterator[str]:
-    """Its URL, while it runs in front of these. Skips the test where there is none."""
+def nginx(instances: list[Instance], folder: Path, trusted: str | None = None) -> Iterator[str]:
+    """The URL of the one that is shipped, while it runs in front of these."""
+    with running(lambda port: here(CONF.read_text(), port, instances, folder, trusted), folder) as url:
+        yield url
+
+
+@contextmanager
+def terminator(behind: str, folder: Path) -> Iterator[str]:
+    """The URL of what stands for something that ends TLS, in front of another; whom it asks for it says as most do."""
+    folder.mkdir()
+    with running(lambda port: placed(TERMINATOR.format(port=port, behind=behind), folder), folder) as url:
+        yield url
+
+
+@contextmanager
+def running(conf_of: Callable[[int], str], folder: Path) -> Iterator[str]:
+    """The URL of an nginx, while it runs. Skips the test where there is none."""
     binary = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if binary is None:
         pytest.skip("nginx is missing: apt-get install nginx-light")
@@ -56,7 +98,7 @@ def nginx(instances: list[Instance], folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     conf, log = folder / "nginx.conf", folder / "error.log"
-    conf.write_text(here(CONF.read_text(), port, instances, folder))
+    conf.write_text(conf_of(port))
     settings = f"daemon off; pid {folder / 'pid'}; error_log {log} warn;"
     process = subprocess.Popen([binary, "-p", str(folder), "-e", str(log), "-c", str(conf), "-g", settings])
     try:
@@ -172,3 +214,38 @@ async def test_what_is_not_for_the_world_does_not_pass_and_refusals_are_parleys_
         own = {"Origin": url}
         async with both[0].http.get(f"{url}/socket.io/?EIO=4&transport=polling", headers=own) as response:
             assert response.status == 200
+
+
+async def test_behind_what_ends_tls_clients_keep_their_addresses_and_pages_of_https_are_its_own(
+    new_instance: Callable[..., Awaitable[Instance]], tmp_path: Path
+) -> None:
+    both = [await new_instance(PARLEY_TRUSTED_PROXY="1") for _ in range(2)]
+    with nginx(both, tmp_path, "127.0.0.7") as inner, terminator(inner, tmp_path / "tls") as url:
+        people = [await both[0].person(f"p{n}") for n in range(2)]
+        addresses = await addresses_of(both, url)
+        for person, address in zip(people, (addresses[0], addresses[-1]), strict=True):
+            forged = {"X-Forwarded-For": "192.0.2.1"}
+            assert await seen_of(both, person, url, address, forged) == [address]
+
+        assert await handshake(url, {"Origin": url.replace("http:", "https:")}) == 200
+        past_it = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+        assert await seen_of(both, people[0], inner, "127.0.1.200", past_it) == ["127.0.1.200"]
+        assert await handshake(inner, {**past_it, "Origin": inner.replace("http:", "https:")}) == 403
+        assert await handshake(inner, {**past_it, "Origin": inner}) == 200
+
+
+async def seen_of(both: list[Instance], person: Person, url: str, address: str, headers: dict[str, str]) -> list[str]:
+    """The addresses that the instances see of a phone at an address of this machine."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(address, 0))) as http:
+        client = socketio.AsyncClient(http_session=http)
+        await client.connect(url, headers, auth={"token": person.token}, transports=["polling"])
+        seen = [connection.address for each in both for connection in each.parley.wire.connections]
+        await client.disconnect()
+    return seen
+
+
+async def handshake(url: str, headers: dict[str, str]) -> int:
+    """The status that a page gets which wants a session."""
+    asked = f"{url}/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as http, http.get(asked, headers=headers) as response:
+        return response.status
