@@ -21,16 +21,17 @@ from server.adapters.notifier import LogNotifier, MailNotifier, NoNotifier, Noti
 from server.adapters.payments import Payments
 from server.attachments import AttachmentRoutes
 from server.commands.context import Market, Services
-from server.commands.dispatch import Dispatcher
+from server.commands.dispatch import DRAIN_S, UNKNOWN, Dispatcher
 from server.commands.gateway import Gateway
 from server.commands.limits import Limits, network_of
 from server.commands.links import Links
 from server.commands.meter import Meter
 from server.commands.passwords import Passwords
 from server.commands.payload import Bounds
+from server.commands.registry import commands
 from server.commands.tallies import Tallies
 from server.commands.tokens import Tokens
-from server.config import Config
+from server.config import UPKEEP_CONNECTIONS, Config
 from server.histogram import Histogram
 from server.http import Http, address_of
 from server.jobs import Jobs
@@ -38,6 +39,7 @@ from server.lag import LoopLag
 from server.rooms.bus import Bus, LocalBus
 from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
+from server.rooms.lease import Lease
 from server.rooms.merging import Merging
 from server.rooms.presence import Presences
 from server.rooms.redisbus import RedisBus
@@ -72,22 +74,30 @@ class Parley:
         self.database = await Database.open(
             self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
         )
+        # What keeps instances in step and alive does not queue behind what users ask for.
+        self.upkeep = await Database.open(
+            self._dsn, min_size=1, max_size=UPKEEP_CONNECTIONS, name=f"parley {config.instance} upkeep"
+        )
         self.pool_waits = Histogram()
         self.database.on_wait = self.pool_waits.count
         self.lag = LoopLag()
         async with self.database.connection() as db:
             deployment = await room_table.find_deployment(db)
         self.bus = self._given_bus or _bus(config, deployment.digest_key)
-        self.delivery = Delivery(self.database, self.bus, tail_bytes=config.tail_bytes)
+        self.delivery = Delivery(self.upkeep, self.bus, tail_bytes=config.tail_bytes)
         self.joining = Joining(self.database, self.delivery)
         self.presences = Presences(
-            self.database, self.delivery, self.bus, debounce_s=config.presence_debounce_ms / 1000
+            self.database,
+            self.delivery,
+            self.bus,
+            Lease(self.upkeep),
+            debounce_s=config.presence_debounce_ms / 1000,
         )
         self.services = Services(
             database=self.database,
             delivery=self.delivery,
             joining=self.joining,
-            limits=Limits(config.rates),
+            limits=Limits(config.rates, hmac.digest(deployment.digest_key, b"limits", "sha256")),
             tokens=Tokens(self._secrets, access_ttl_s=config.access_ttl_s, refresh_ttl_s=config.refresh_ttl_s),
             passwords=Passwords(),
             typing=Typing(self.delivery),
@@ -113,7 +123,7 @@ class Parley:
             self.services.limits.settle(self.delivery, self.bus)
         register_rooms(self.joining)
         register_effects(self.services)
-        meter = Meter()
+        meter = Meter((*commands, UNKNOWN))
         self.dispatcher = Dispatcher(self.services, meter, in_flight=config.commands_in_flight)
         admitting = Admitting(config.instance, self.database, per_user=config.sockets_per_user)
         self.gateway = Gateway(self.dispatcher, admitting)
@@ -167,17 +177,21 @@ class Parley:
         self._own = web.AppRunner(self._http.own_application(), access_log=None, handle_signals=False)
         await self._own.setup()
         if self._config.metrics_port:
-            await web.TCPSite(self._own, self._config.host, self._config.metrics_port).start()
+            await web.TCPSite(self._own, self._config.metrics_host, self._config.metrics_port).start()
         port: int = self._runner.addresses[0][1]
         return port
 
     async def stop(self) -> None:
-        """Say so, let nobody in, finish what has been begun, close, and go."""
+        """Say so, let nobody in, finish what has been begun, close, and go.
+
+        Where PostgreSQL does not answer, what still waits for it fails a second before the rest is broken off.
+        """
+        cut = asyncio.get_running_loop().call_later(DRAIN_S - 1, self._cut)
         self._http.is_ready = False
         drain_ms = self._config.drain_ms
+        self.dispatcher.is_closing = True
         self.gateway.drain(self.wire.connections, lambda: random.randint(0, drain_ms))
         await self._site.stop()
-        self.dispatcher.is_closing = True
         await self.dispatcher.drained()
         if self.wire.connections:
             await asyncio.sleep(FLUSH_S)
@@ -193,7 +207,13 @@ class Parley:
         await self.wire.shutdown()
         if self.services.payments is not None:
             await self.services.payments.close()
-        await self.database.close()
+        await asyncio.gather(self.database.close(), self.upkeep.close())
+        cut.cancel()
+
+    def _cut(self) -> None:
+        logger.warning("database_broken_off")
+        self.database.terminate()
+        self.upkeep.terminate()
 
     def _registry(self, meter: Meter) -> CollectorRegistry:
         registry = CollectorRegistry()
@@ -240,6 +260,7 @@ class _State(Collector):
             ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
             ("parley_tail_bytes", "Memory of the rooms' latest events, in bytes.", parley.delivery.tails.bytes),
             ("parley_backlog_bytes", "What waits for clients that take it slowly, in bytes.", parley.wire.eio.backlog),
+            ("parley_backlog_most_bytes", "The most of that for one client, in bytes.", parley.wire.eio.backlog_most),
             ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
         )
         for name, about, value in gauges:

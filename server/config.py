@@ -40,6 +40,7 @@ from server.embedded import CONNECTIONS, SPARE_CONNECTIONS
 __all__ = ["RATES", "Config", "Rate", "Setting", "SettingsError", "load", "settings"]
 
 RATE_PREFIX = "PARLEY_RATE_"
+UPKEEP_CONNECTIONS = 2  # of an instance beside its pool: it compares, repairs and says that it lives
 
 
 class SettingsError(Exception):
@@ -155,7 +156,7 @@ class Config:
     pool_min: int                   = _env("PARLEY_POOL_MIN", whole(1, 1000), "5", "connections",
             "kept open to PostgreSQL")
     pool_max: int                   = _env("PARLEY_POOL_MAX", whole(1, 1000), "25", "connections",
-            "open to PostgreSQL at most")
+            "open to PostgreSQL at most, beside two of the instance's own")
     access_ttl_s: int               = _env("PARLEY_ACCESS_TTL_S", whole(1, 86_400), "900", "seconds",
             "an access token's life")
     refresh_ttl_s: int              = _env("PARLEY_REFRESH_TTL_S", whole(1, 31_536_000), "2592000", "seconds",
@@ -271,7 +272,8 @@ def _disagreements(environ: Mapping[str, str], values: Mapping[str, Any]) -> lis
     elif values["payments"] == "stripe":
         problems.append("PARLEY_STRIPE_KEY is missing, with which PARLEY_PAYMENTS=stripe pays")
     if not environ.get("DATABASE_URL", "").strip() and None not in (values["workers"], values["pool_max"]):
-        workers, each = values["workers"], (CONNECTIONS - SPARE_CONNECTIONS) // values["workers"]
+        workers = values["workers"]
+        each = (CONNECTIONS - SPARE_CONNECTIONS) // workers - UPKEEP_CONNECTIONS
         if values["pool_max"] > each:
             problems.append(
                 f"PARLEY_POOL_MAX={values['pool_max']} is too much for PARLEY_WORKERS={workers}: of the embedded "

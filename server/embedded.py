@@ -43,7 +43,7 @@ __all__ = [
 
 START_S = 120.0  # most of it is for a recovery after a crash, which reads up to max_wal_size
 STOP_S = 20.0  # a fast shutdown: transactions rolled back, one checkpoint
-CONNECTIONS = 200  # of all workers' pools together, and of whatever an operator connects beside them
+CONNECTIONS = 216  # of all workers together, and of whatever an operator connects beside them
 SPARE_CONNECTIONS = 20
 LOG_BYTES = 16 * 2**20  # a log that is larger at the start begins anew; the one before is kept
 

@@ -69,20 +69,21 @@ select pg_current_snapshot()::text as snapshot;
 
 -- name: list_moved(since)
 -- record_class: MovedRow
--- The rooms whose log has rows of transactions that had not ended in the snapshot `since`, with their highest seq, and the
--- snapshot to ask with next. One statement, one snapshot: what it does not see had not ended in the one it gives.
+-- The rooms whose log has rows of transactions that had not ended in the snapshot `since`, with their highest seq, the highest
+-- of a blanked one, and the snapshot to ask with next. One statement, one snapshot: what it does not see had not ended in the
+-- one it gives.
 -- Not by the oldest one running: while one runs for minutes that would be every row of these minutes, every second.
 with snapshot as materialized (
     select pg_current_snapshot()::text as snapshot
 ), moved as (
-    select e.room_id, r.kind, max(e.seq) as seq
+    select e.room_id, r.kind, max(e.seq) as seq, max(e.seq) filter (where e.is_blanked) as blanked
       from room_events e
       join rooms r using (room_id)
      where e.xid >= pg_snapshot_xmax(:since::text::pg_snapshot)
         or e.xid = any (array(select pg_snapshot_xip(:since::text::pg_snapshot)))
      group by e.room_id, r.kind
 )
-select s.snapshot, d.epoch, m.room_id, m.kind, m.seq
+select s.snapshot, d.epoch, m.room_id, m.kind, m.seq, m.blanked
   from snapshot s
  cross join deployment d
   left join moved m on true;

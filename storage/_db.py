@@ -131,17 +131,24 @@ class Database:
         self._pool = pool
         self.on_wait: Callable[[float], None] = lambda _: None
         """Called with the seconds of every wait for a connection, whether one came or not."""
+        self.opened = 0
+        """How many connections have been made so far."""
 
     @classmethod
     async def open(cls, dsn: str, *, min_size: int = 5, max_size: int = 25, name: str = "parley") -> "Database":
         """Open a pool on `dsn`. Raises what asyncpg raises when the server can't be reached."""
-        pool = await asyncpg.create_pool(
+
+        async def begin(connection: asyncpg.Connection) -> None:
+            await prepare_connection(connection)
+            database.opened += 1
+
+        pool = asyncpg.create_pool(
             dsn,
             min_size=min_size,
             max_size=max_size,
             max_inactive_connection_lifetime=0,
             connection_class=_PlainConnection,
-            init=prepare_connection,
+            init=begin,
             timeout=CONNECT_TIMEOUT_S,
             server_settings={
                 "application_name": name,
@@ -152,7 +159,9 @@ class Database:
                 "timezone": "UTC",
             },
         )
-        return cls(pool)
+        database = cls(pool)
+        await pool
+        return database
 
     async def close(self) -> None:
         """Close every connection, waiting for those at work at most a few seconds."""
@@ -160,6 +169,10 @@ class Database:
             await asyncio.wait_for(self._pool.close(), 5)
         except TimeoutError:
             self._pool.terminate()
+
+    def terminate(self) -> None:
+        """Break every connection off, whatever is under way on it; whoever asks for one from now on has none."""
+        self._pool.terminate()
 
     async def expire_connections(self) -> None:
         """Replace every connection at its next use: what PostgreSQL caches for one grows with its age."""

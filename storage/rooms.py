@@ -57,14 +57,19 @@ class MovedRow(msgspec.Struct, frozen=True):
     room_id: UUID | None
     kind: str | None
     seq: int | None
+    blanked: int | None
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """What a comparison found: the rooms with recent events and their highest seq, and what to ask with next."""
+    """What a comparison found: the rooms with recent or freshly blanked events and the highest seq of these.
+
+    Of `blanked` that of the blanked ones alone. And what to ask with next.
+    """
 
     snapshot: str
     epoch: UUID
     heads: list[Head]
+    blanked: list[Head]
 
 
 sql = load("rooms", Deployment, Head, Placed, LoggedEvent, Measured, MovedRow)
@@ -163,9 +168,14 @@ async def find_snapshot(db: Connection) -> str:
 
 
 async def list_moved(db: Connection, since: str) -> Moved:
-    """The rooms that have events of transactions that ended after the snapshot `since`, and what to ask with next."""
+    """The rooms with events that were pushed or blanked by transactions that ended after the snapshot `since`.
+
+    And what to ask with next.
+    """
     rows = await db.fetch(sql.list_moved.sql, since)
-    return Moved(rows[0][0], rows[0][1], [Head(*row[2:]) for row in rows if row[2] is not None])
+    heads = [Head(*row[2:5]) for row in rows if row[2] is not None]
+    blanked = [Head(row[2], row[3], row[5]) for row in rows if row[5] is not None]
+    return Moved(rows[0][0], rows[0][1], heads, blanked)
 
 
 async def sweep_events(db: Connection, days: int, batch: int) -> int:

@@ -23,6 +23,9 @@ class Relay:
         self.dsn = f"{before}?{urlencode({**asked, 'host': [str(folder)]}, doseq=True)}"
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self.flows = asyncio.Event()
+        """Unset, nothing passes, and nobody is told: as with a server that hangs."""
+        self.flows.set()
 
     async def open(self) -> None:
         """Listen; no effect where it does."""
@@ -41,13 +44,13 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(self._target)
         self._writers |= {writer, back}
-        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
         self._writers -= {writer, back}
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                await self.flows.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()

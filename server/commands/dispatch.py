@@ -5,8 +5,8 @@ calls of a batched command share batches, everything else waits for what is befo
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from server.commands import answers
 from server.commands.answers import Answer
 from server.commands.batches import Batcher
 from server.commands.context import Call, Caller, Context, Services, digest
+from server.commands.lane import GOING, Lane
 from server.commands.limits import network_of
 from server.commands.meter import Meter
 from server.commands.payload import decode
@@ -29,59 +30,14 @@ _TOO_NARROW = {
     Scope.READ: "This token may only read.",
     Scope.LIMITED: "This token makes no offers, payments or account changes: sign in for one that does.",
 }
+UNKNOWN = "unknown"  # what all names that are no command are counted as
 DRAIN_STEP_S = 0.005  # between two looks at whether all is answered; what is answered may start what waited for it
+# That a server on its way out waits for what it has begun. With all that follows it is gone within the 30 s that
+# docker-compose.yml and Kubernetes leave it before they kill.
+DRAIN_S = 20.0
 FOLLOW_S = 3.0  # that a server on its way out waits for what follows its answers: a mail that has been promised
 
 logger = structlog.get_logger("parley.commands")
-
-
-class Lane:
-    """One client's commands, in order. When `most` wait, `hold` is called, and `go_on` when there is room again."""
-
-    __slots__ = ("_batched", "_go_on", "_hold", "_is_held", "_most", "_queue", "_running", "_start")
-
-    def __init__(
-        self, start: Callable[[Call[Any]], None], most: int, hold: Callable[[], None], go_on: Callable[[], None]
-    ) -> None:
-        self._start = start
-        self._most = most
-        self._hold = hold
-        self._go_on = go_on
-        self._is_held = False
-        self._queue: deque[Call[Any]] = deque()
-        self._running = 0
-        self._batched: Command | None = None
-
-    def add(self, call: Call[Any]) -> None:
-        """Start the call, now or when it is its turn."""
-        if self._running and (self._queue or self._batched is not call.command):
-            self._queue.append(call)
-        else:
-            self._begin(call)
-        if len(self._queue) + self._running >= self._most:
-            self._is_held = True
-            self._hold()
-
-    def finished(self) -> None:
-        """A call has been answered."""
-        self._running -= 1
-        while self._queue and (not self._running or self._batched is self._queue[0].command):
-            self._begin(self._queue.popleft())
-        if self._is_held and len(self._queue) + self._running < self._most:
-            self._is_held = False
-            self._go_on()
-
-    def leave(self) -> None:
-        """The client is gone: what it asked for last and has not been started is not done.
-
-        It was never acknowledged.
-        """
-        self._queue.clear()
-
-    def _begin(self, call: Call[Any]) -> None:
-        self._running += 1
-        self._batched = call.command if call.command.batch else None
-        self._start(call)
 
 
 class Dispatcher:
@@ -110,9 +66,13 @@ class Dispatcher:
 
         What has not ended by then is broken off.
         """
-        # Looked at again and again: an event would have to be set at every call, for this once in a lifetime.
-        while self._tasks or not all(batcher.is_idle for batcher in self._batchers.values()):  # noqa: ASYNC110
-            await asyncio.sleep(DRAIN_STEP_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                # Again and again: an event would have to be set at every call, for this once in a lifetime.
+                while self._tasks or not all(batcher.is_idle for batcher in self._batchers.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_STEP_S)
+        for task in self._tasks:
+            task.cancel()
         if self._following:
             await asyncio.wait(self._following, timeout=FOLLOW_S)
         for task in self._following:
@@ -137,10 +97,10 @@ class Dispatcher:
             if command is None or not _is_on(command, socket):
                 raise UnknownCommand(f"There is no command {name[:100]!r} here.")
             if self.is_closing:
-                raise Unavailable("The server is shutting down: reconnect, and send again with the same client_id.")
+                raise Unavailable(GOING)
             call = self._prepare(command, value, caller, socket, address, agent, started)
         except Exception as error:
-            self.refuse(name, error, done, started)
+            self.refuse(name, error, done)
             return
 
         def answered(answer: Answer) -> None:
@@ -155,12 +115,12 @@ class Dispatcher:
         else:
             lane.add(call)
 
-    def refuse(self, name: str, error: Exception, done: Callable[[Answer], None], started: float | None = None) -> None:
-        """Answer a call that ends before it has begun; it is counted like any other."""
+    def refuse(self, name: str, error: Exception, done: Callable[[Answer], None]) -> None:
+        """Answer a call that ends before it has begun; its outcome is counted like any other's."""
         # A name that is no command is counted as one: labels made by clients would grow without bound.
-        known = name if name in commands else "unknown"
+        known = name if name in commands else UNKNOWN
         answer = answers.error(error, known)
-        self._meter.count(known, answer.code, 0.0 if started is None else self._clock() - started)
+        self._meter.count_refused(known, answer.code)
         done(answer)
 
     def _prepare(

@@ -13,7 +13,8 @@ import structlog
 from rules.presence import PresenceState
 from server.commands.answers import Answer
 from server.commands.context import Caller, Services, encode
-from server.commands.dispatch import Dispatcher, Lane
+from server.commands.dispatch import Dispatcher
+from server.commands.lane import Lane
 from server.commands.registry import push
 from server.commands.tokens import Claims, spelt
 from server.errors import Invalid, ParleyError
@@ -192,9 +193,10 @@ class Gateway:
             self._services.presences.leave(state.welcome.socket)
 
     def drain(self, connections: Sequence[Connection], delay_ms: Callable[[], int]) -> None:
-        """Tell every client that the server goes, and when to come back."""
+        """Tell every client that the server goes, and when to come back; refuse what it asked for and is not begun."""
         for connection in connections:
             if connection.state is not None:
+                connection.state.lane.refuse()
                 room = user_room(connection.state.welcome.socket.user_id)
                 told = ephemeral(room, server_draining.name, encode(ServerDraining(delay_ms())).decode())
                 connection.send(told.packet)

@@ -2,7 +2,11 @@
 
 Instances settle behind that: each tells the others by the bus what was taken here, and they take as much from their own
 buckets, below nothing if need be. So a flood that is spread over several has one rate in all of them, and at most one
-more burst on each. While the bus is away every instance counts for itself.
+more burst on each, which it owes. While the bus is away every instance counts for itself.
+
+What is owed is paid within `DEBT_S`, or as long as a burst takes where that is longer: nobody is shut out for longer by
+what others have tried in their name. So the rate is one over as many instances as tokens flow in within `DEBT_S`, or
+over one more than a burst: for five logins a minute, 300. One message takes no more than an instance may have given.
 """
 
 import asyncio
@@ -25,6 +29,8 @@ from server.rooms.names import Room
 BUCKETS = 100_000  # remembered; the one untouched the longest goes first, and a full one is no loss
 SETTLE_S = 0.25  # from the first call that is counted until the others are told
 TOLD = 1_000  # buckets of one event: some 60 kB
+TOLD_S = 1.0  # in which what one message counts was taken, by a loop that is held up too
+DEBT_S = 3_600.0
 TAKEN, EVERYWHERE = "limits:taken", Room("limits", UUID(int=0))
 
 HOME_BITS = 64  # of an IPv6 address, the network of one customer (RFC 6177): the rest of it they choose as they like
@@ -54,11 +60,13 @@ def network_of(address: str) -> str:
 class Limits:
     """Buckets of calls by name and key (a user, an address, an account).
 
-    `rates` maps a bucket's name to its rate, None where it is off.
+    `rates` maps a bucket's name to its rate, None where it is off. `secret` (64 bytes at most) is what keys that are no
+    ids are told under: who reads the bus could try all addresses against a digest that takes none.
     """
 
-    def __init__(self, rates: Mapping[str, Rate | None]) -> None:
+    def __init__(self, rates: Mapping[str, Rate | None], secret: bytes) -> None:
         self._rates = dict(rates)
+        self._secret = secret
         self._buckets: OrderedDict[Bucket, tuple[float, float]] = OrderedDict()
         self._clock = asyncio.get_running_loop().time
         self._bus: Bus | None = None
@@ -75,7 +83,7 @@ class Limits:
         rate = self._rates[name]
         if rate is None:
             return
-        bucket = (name, key if isinstance(key, UUID) else _unnamed(key))
+        bucket = (name, key if isinstance(key, UUID) else self._unnamed(key))
         tokens, now = self._left(bucket, rate)
         if tokens < 1:
             raise RateLimited(int((1 - tokens) / rate.per_second * 1000) + 1)
@@ -107,14 +115,19 @@ class Limits:
             self._bus.publish(ephemeral(EVERYWHERE, TAKEN, page))
 
     def _heard(self, event: Event) -> None:
-        """Take what others have taken; more than a burst below nothing, nobody comes."""
+        """Take what others have taken, as far as one of them can have, and down to the deepest debt."""
         for name, key, count in _decoder.decode(event.payload):
             rate = self._rates.get(name)
             if rate is not None:
                 tokens, now = self._left((name, key), rate)
-                self._keep((name, key), max(tokens - count, -float(rate.burst)), now)
+                taken = min(count, rate.burst + rate.per_second * TOLD_S)
+                self._keep((name, key), max(tokens - max(taken, 0), -_deepest(rate)), now)
+
+    def _unnamed(self, key: object) -> UUID:
+        """What stands for a key that is no id: neither an address nor what somebody has typed travels on the bus."""
+        return UUID(bytes=hashlib.blake2b(repr(key).encode(), key=self._secret, digest_size=16).digest())
 
 
-def _unnamed(key: object) -> UUID:
-    """What stands for a key that is no id: neither an address nor what somebody has typed travels on the bus."""
-    return UUID(bytes=hashlib.blake2b(repr(key).encode(), digest_size=16).digest())
+def _deepest(rate: Rate) -> float:
+    """How many tokens may be owed."""
+    return max(float(rate.burst), rate.per_second * DEBT_S)

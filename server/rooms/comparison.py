@@ -2,7 +2,11 @@
 
 It reads which rooms have rows of transactions that were not finished at the last look (`room_events.xid`, against that
 look's snapshot). A cursor on ids or times misses what commits out of order; this misses nothing, reads nothing twice,
-and does not mind a long transaction.
+and does not mind a long transaction. A row that has been blanked is one of the transaction that did it, so that what it
+said is forgotten here too.
+
+Ids of transactions that ended in a crash of PostgreSQL may be given out again, below what the last look asks for. Every
+connection has broken by then: over a new one all heads are compared.
 """
 
 import asyncio
@@ -14,7 +18,7 @@ import structlog
 from server.errors import ParleyError
 from server.rooms.local import LocalRoom
 from server.rooms.names import Room
-from storage import Database
+from storage import Connection, Database
 from storage import rooms as table
 from storage.rooms import Head
 
@@ -27,20 +31,27 @@ logger = structlog.get_logger("parley.rooms")
 
 
 class Comparison:
-    """Finds the rooms that are behind. `expect` is told of each, with the seq that the log has."""
+    """Finds the rooms that are behind, and those that are blanked.
+
+    `expect` is told of each that is behind, with the seq that the log has, and before it `forget` of each in which
+    something may have been blanked, with the seq up to which.
+    """
 
     def __init__(
         self,
         database: Database,
         rooms: Mapping[Room, LocalRoom],
         expect: Callable[[LocalRoom, int], None],
+        forget: Callable[[Room, int], None],
         on_new_epoch: Callable[[], None],
     ) -> None:
         self._database = database
         self._rooms = rooms
         self._expect = expect
+        self._forget = forget
         self._on_new_epoch = on_new_epoch
         self._snapshot = BEFORE_ALL
+        self._opened = 0
         self._task: asyncio.Task[None] | None = None
         self.fresh: set[Room] = set()
         self.epoch: UUID | None = None
@@ -49,6 +60,7 @@ class Comparison:
         """Begin. Raises `Unavailable` where PostgreSQL does not answer."""
         async with self._database.connection() as db:
             self.epoch = (await table.find_deployment(db)).epoch
+            self._opened = self._database.opened
             self._snapshot = await table.find_snapshot(db)
         self._task = asyncio.create_task(self._run(), name="compare heads")
 
@@ -79,6 +91,9 @@ class Comparison:
         was = self.epoch
         try:
             async with self._database.connection() as db:
+                if self._database.opened != self._opened:
+                    await self._compare_all(db)
+                    return
                 moved = await table.list_moved(db, self._snapshot)
                 heads = await table.list_heads(db, [room.id for room in fresh]) if fresh else []
         except BaseException:
@@ -89,21 +104,27 @@ class Comparison:
             return
         self._snapshot = moved.snapshot
         self.note_epoch(moved.epoch)
+        self._note_blanked(moved.blanked)
         self._note_heads(moved.heads)
         self._note_heads(heads)
 
     async def compare_all(self) -> None:
-        """Compare every head."""
+        """Compare every head, and forget what is remembered: what has been blanked shows in none."""
         async with self._database.connection() as db:
-            was, deployment = self.epoch, await table.find_deployment(db)
-            if self.epoch == was:
-                self.note_epoch(deployment.epoch)
-            snapshot = await table.find_snapshot(db)
-            ids = [room.id for room in self._rooms]
-            for start in range(0, len(ids), CHUNK):
-                heads = await table.list_heads(db, ids[start : start + CHUNK])
-                self._note_heads(heads)
-        self._snapshot = snapshot
+            await self._compare_all(db)
+
+    async def _compare_all(self, db: Connection) -> None:
+        opened = self._database.opened
+        was, deployment = self.epoch, await table.find_deployment(db)
+        if self.epoch == was:
+            self.note_epoch(deployment.epoch)
+        snapshot = await table.find_snapshot(db)
+        ids = [room.id for room in self._rooms]
+        for start in range(0, len(ids), CHUNK):
+            heads = await table.list_heads(db, ids[start : start + CHUNK])
+            self._note_blanked(heads)
+            self._note_heads(heads)
+        self._opened, self._snapshot = opened, snapshot
 
     async def _run(self) -> None:
         failures = 0
@@ -118,6 +139,10 @@ class Comparison:
             except Exception:
                 failures += 1
                 logger.exception("compare_failed", failures=failures)
+
+    def _note_blanked(self, heads: Iterable[Head]) -> None:
+        for head in heads:
+            self._forget(Room(head.kind, head.room_id), head.last_seq)
 
     def _note_heads(self, heads: Iterable[Head]) -> None:
         for head in heads:

@@ -46,7 +46,9 @@ class Delivery:
         self._on_evicted: Callable[[Socket, Room, int], None] | None = None
         self.tails = Tails(tail_bytes)
         self.repair = Repair(database, self._rooms, self._mend, self._start_anew)
-        self.comparison = Comparison(database, self._rooms, self.repair.expect, self._forget_everything)
+        self.comparison = Comparison(
+            database, self._rooms, self.repair.expect, self.forget_tail, self._forget_everything
+        )
         self.delivered = 0
         self.repaired = 0
 
@@ -88,8 +90,6 @@ class Delivery:
         await self._bus.stop()
         await self.repair.stop()
 
-    # who watches
-
     @property
     def epoch(self) -> UUID | None:
         """The database's epoch, as last seen."""
@@ -108,11 +108,12 @@ class Delivery:
         """Whether somebody on this instance stands in the room, or is joining it."""
         return room in self._rooms
 
-    def forget_tail(self, room: Room) -> None:
-        """Keep no text of a room's latest events in memory: some of it has been erased."""
+    def forget_tail(self, room: Room, blanked: int = 0) -> None:
+        """Keep nothing of what a room's log said: some is blank now, up to the seq `blanked` if known."""
         local = self._rooms.get(room)
         if local is not None:
             self.tails.forget(local)
+            self.repair.expect(local, local.distrust(blanked))
 
     def sockets_of(self, user_id: UUID) -> list[Socket]:
         """The person's sockets on this instance, those still connecting included."""
@@ -200,8 +201,6 @@ class Delivery:
                 if self._on_evicted is not None:
                     self._on_evicted(socket, room, seq)
 
-    # events
-
     def tail_after(self, room: Room, after: int) -> list[Event] | None:
         """The events of a watched room behind `after` up to the head, where memory still has them all."""
         local = self._rooms.get(room)
@@ -233,7 +232,9 @@ class Delivery:
         if local is None:
             return
         head = local.head
-        if head is None or event.seq > head + 1:
+        if event.seq <= local.blanked:
+            self.repair.expect(local, event.seq)
+        elif head is None or event.seq > head + 1:
             if len(local.early) < EARLY_EVENTS:
                 local.early[event.seq] = event
             if head is not None:
@@ -248,8 +249,7 @@ class Delivery:
         if local.head is None:
             local.head = head
             self.comparison.watch(local.room)
-            for seq in [seq for seq in local.early if seq <= head]:
-                del local.early[seq]
+            local.drop_early()
             self._pass_on_early(local)
             if local.early:
                 self.repair.expect(local, max(local.early))
@@ -296,6 +296,5 @@ class Delivery:
             if self._is_next(local, event.seq):
                 self.repaired += 1
                 self._pass_on(local, event)
-        for seq in [seq for seq in local.early if seq <= (local.head or 0)]:
-            del local.early[seq]
+        local.drop_early()
         self._pass_on_early(local)

@@ -51,10 +51,13 @@ class LocalRoom:
 
     `head` is the last seq delivered here, None until it is known. `members` get what is delivered, `joining` do not
     yet. `early` holds what has come before its turn, by seq. `floors` has the seq behind which the room begins for each
-    newcomer.
+    newcomer. `blankings` counts how often some of the log was blanked, so that who has read it meanwhile reads again;
+    what the bus brings up to the seq `blanked` may be what it said before.
     """
 
-    __slots__ = ("early", "floors", "head", "joining", "members", "room", "tail", "tail_bytes")
+    __slots__ = (
+        "blanked", "blankings", "early", "floors", "head", "joining", "members", "room", "tail", "tail_bytes",
+    )  # fmt: skip
 
     def __init__(self, room: Room) -> None:
         self.room = room
@@ -65,6 +68,8 @@ class LocalRoom:
         self.floors: dict[Socket, int] = {}
         self.tail: deque[Event] = deque()
         self.tail_bytes = 0
+        self.blanked = 0
+        self.blankings = 0
 
     def tail_after(self, after: int) -> list[Event] | None:
         """The events behind `after` up to the head, where the tail still has them all."""
@@ -89,6 +94,19 @@ class LocalRoom:
         if self.joining:
             for socket in [s for s, at in self.joining.items() if at.served and at.position == event.seq]:
                 self.open(socket)
+
+    def distrust(self, seq: int) -> int:
+        """Believe nothing that came or was read so far; the highest seq of what waited for its turn, 0 without any."""
+        self.blankings += 1
+        self.blanked = max(self.blanked, seq)
+        waited = max(self.early, default=0)
+        self.early.clear()
+        return waited
+
+    def drop_early(self) -> None:
+        """Keep nothing that waits for its turn and has been delivered meanwhile."""
+        for seq in [seq for seq in self.early if seq <= (self.head or 0)]:
+            del self.early[seq]
 
     def admit(self, socket: Socket, joiner: Joiner, position: int, head: int, floor: int) -> None:
         """A socket may stand here: what it knows of the room, the head of the snapshot that says so, and its floor."""

@@ -5,23 +5,30 @@ frame that was made here a moment ago has heard it since, and lives: what it say
 frame, and is believed until that frame is `FRESH_S` old. So nothing is believed that is older. A record of frames, of
 an instance that is gone or of one's own absence, names nothing of now; what is played again in the meantime is known
 by its number. Neither clocks in step nor the database are needed.
+
+Whom nobody believes yet is named too, or two who have just come would never begin; but once for what was heard of it,
+and of many the latest, so that records of the dead make no greeting long.
 """
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 
 FRESH_S = 10.0  # ten greetings: a loop that is held up for less disbelieves nobody
-ORIGINS = 1_000  # remembered at once; who comes on top is not believed, and left to the log
+ORIGINS = 1_000  # remembered at once; for who comes on top one goes who is not believed, and is left to the log
+NAMED = 100  # in a greeting, of those who are not believed
+GREET_AGAIN_S = 1.0  # between two greetings for the sake of one origin
 
 
 class _Origin:
-    __slots__ = ("fresh_until", "heard_at", "number")
+    __slots__ = ("fresh_until", "greet_at", "heard_at", "is_news", "number")
 
     def __init__(self) -> None:
         self.number = 0
         self.heard_at = 0.0
         self.fresh_until = 0.0
+        self.greet_at = 0.0
+        self.is_news = False
 
 
 class Origins:
@@ -31,7 +38,7 @@ class Origins:
         self._own = own
         self._clock = clock
         self._greetings: deque[tuple[int, float]] = deque()
-        self._origins: dict[bytes, _Origin] = {}
+        self._origins: OrderedDict[bytes, _Origin] = OrderedDict()  # who was heard longest ago comes first
 
     def is_believed(self, origin: bytes) -> bool:
         """Whether what it says now is of the last `FRESH_S`."""
@@ -46,25 +53,51 @@ class Origins:
             self._greetings.popleft()
 
     def heard(self) -> dict[bytes, int]:
-        """Who was heard in the last `FRESH_S`, believed or not, and up to which number; the others are forgotten."""
+        """Whom the next greeting names, and up to which number each was heard.
+
+        All who are believed, and the latest `NAMED` of the others who were heard since the last call. Who was not heard
+        for `FRESH_S` is forgotten.
+        """
         now = self._clock()
         for origin in [one for one, known in self._origins.items() if now >= known.heard_at + FRESH_S]:
             del self._origins[origin]
-        return {origin: known.number for origin, known in self._origins.items()}
+        believed = [one for one, known in self._origins.items() if now < known.fresh_until]
+        news = [one for one, known in self._origins.items() if known.is_news and now >= known.fresh_until]
+        for known in self._origins.values():
+            known.is_news = False
+        return {origin: self._origins[origin].number for origin in believed + news[-NAMED:]}
 
-    def hear(self, origin: bytes, number: int, greeting: Mapping[bytes, int] | None) -> None:
-        """Note a frame, and what it greets by. Raises ValueError where it is played again, or one origin too many."""
+    def hear(self, origin: bytes, number: int, greeting: Mapping[bytes, int] | None) -> bool:
+        """Note a frame, and what it greets by; whether its origin is to be greeted soon, not having been believed.
+
+        Raises ValueError where it is played again, or of one more than can be remembered, all of them believed.
+        """
+        now = self._clock()
         known = self._origins.get(origin)
         if known is None:
             if len(self._origins) >= ORIGINS:
-                raise ValueError("too many origins")
+                self._forget_one(now)
             known = self._origins[origin] = _Origin()
         if number <= known.number:
             raise ValueError("a frame that is played again")
+        was_believed = now < known.fresh_until
         known.number = number
-        known.heard_at = self._clock()
+        known.heard_at = now
+        known.is_news = True
+        self._origins.move_to_end(origin)
         if greeting is not None:
             known.fresh_until = max(known.fresh_until, self._made_at(greeting.get(self._own, 0)) + FRESH_S)
+        if was_believed or now < known.greet_at:
+            return False
+        known.greet_at = now + GREET_AGAIN_S
+        return True
+
+    def _forget_one(self, now: float) -> None:
+        """Forget the one heard longest ago of those who are not believed. Raises ValueError where there is none."""
+        stranger = next((one for one, known in self._origins.items() if now >= known.fresh_until), None)
+        if stranger is None:
+            raise ValueError("too many origins")
+        del self._origins[stranger]
 
     def _made_at(self, number: int) -> float:
         """When the own frame of that number was made, or shortly before; long ago where that is not known any more."""

@@ -15,14 +15,13 @@ from uuid import UUID
 import structlog
 
 from rules.presence import PresenceState
-from server.errors import ParleyError
 from server.rooms.bus import Bus
 from server.rooms.delivery import Delivery
 from server.rooms.lease import Lease
 from server.rooms.log import Event, ephemeral
 from server.rooms.sockets import Socket
 from server.rooms.watchers import Pair, Watchers, presence_room
-from storage import Database, presence
+from storage import Database, presence, translate
 from storage.presence import Presence
 
 RENEW_S = 15.0
@@ -62,17 +61,18 @@ class _Own:
 class Presences:
     """Presence as one instance sees it. `on_changed(socket, presence)` tells one watcher of one person."""
 
-    def __init__(self, database: Database, delivery: Delivery, bus: Bus, *, debounce_s: float) -> None:
+    def __init__(self, database: Database, delivery: Delivery, bus: Bus, lease: Lease, *, debounce_s: float) -> None:
         self._database = database
         self._delivery = delivery
         self._debounce_s = debounce_s
-        self._lease = Lease(database)
+        self._lease = lease
         self._own: dict[UUID, _Own] = {}
         self._watchers = Watchers(bus)
         self._due: set[UUID] = set()
         self._moved: set[UUID] = set()
         self._in_review: set[UUID] = set()
         self._wake = asyncio.Event()
+        self._is_waiting = False  # for PostgreSQL, and that has been said
         self._reading = asyncio.Lock()  # what was read first is told first
         self._tasks: list[asyncio.Task[None]] = []
         self._clock = asyncio.get_running_loop().time
@@ -190,8 +190,9 @@ class Presences:
                 await self._write()
                 await self._tell(_taken(self._moved))
                 await self._look_again()
+                self._is_waiting = False
             except Exception as error:  # whatever it is: without this task nobody would ever come or go again
-                _log(error)
+                self._log(error)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
@@ -251,8 +252,9 @@ class Presences:
             await asyncio.sleep(RENEW_S)
             try:
                 await self._renew()
+                self._is_waiting = False
             except Exception as error:
-                _log(error)
+                self._log(error)
 
     async def _renew(self) -> None:
         if not await self._lease.renew():  # at the start, and where it was buried alive or PostgreSQL has crashed
@@ -273,7 +275,7 @@ class Presences:
                 try:
                     await part()
                 except Exception as error:
-                    _log(error)
+                    self._log(error)
             await asyncio.sleep(RENEW_S)
 
     async def _read_anew(self) -> None:
@@ -294,6 +296,15 @@ class Presences:
                     return
         if page:
             await self._judge(page)
+
+    def _log(self, error: Exception) -> None:
+        """Warn of an outage once, at its start; what is none is a bug, and is an error every time."""
+        outage = translate(error)
+        if outage is None:
+            logger.error("presence_failed", exc_info=error)
+        elif not self._is_waiting:
+            self._is_waiting = True
+            logger.warning("presence_waits", error=outage.message)
 
 
 async def _in_pages(
@@ -318,10 +329,3 @@ def _taken(noted: set[UUID]) -> set[UUID]:
 def _nobody(user_id: UUID) -> Presence:
     """Somebody of whom nothing is told."""
     return Presence(user_id, PresenceState.OFFLINE, None)
-
-
-def _log(error: Exception) -> None:
-    if isinstance(error, ParleyError):
-        logger.warning("presence_waits", error=error.message)
-    else:
-        logger.error("presence_failed", exc_info=error)

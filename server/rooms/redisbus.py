@@ -8,7 +8,7 @@ channel, of the one node that has its slot.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 
 import structlog
 from redis.asyncio.client import PubSub
@@ -22,10 +22,12 @@ from server.rooms.origins import Origins
 from server.rooms.redisnode import TIMEOUT_S, Node, Nodes
 from server.rooms.sealing import Seal, key_of
 
-RECONNECT_S = 0.5
-PROBE_S, UNANSWERED = 1.0, 3  # who does not hear so many of its own frames is deaf, whatever TCP says
+RECONNECT_S = 0.5  # from one attempt to the next, or as long as the attempt takes: TIMEOUT_S at most
+PROBE_S, UNANSWERED = 1.0, 3  # who does not hear so many of its own greetings is deaf or mute, whatever TCP says
 GREET_SOON_S = 0.02  # after somebody was heard who has to be believed, or has to believe; at most so often
-OUTBOX_EVENTS = 10_000  # waiting for Redis; what comes on top is left to the log
+OUTBOX_EVENTS, OUTBOX_BYTES = 10_000, 8 * 2**20  # waiting for Redis; what comes on top is left to the log
+TURN_BYTES, FRAME_COST = 64 * 1024, 640  # taken in one turn of the loop, where a frame counts as so much more
+CANCEL_S = 0.1  # from one cancellation of a task to the next
 REFUSED_LOG_S = 10.0  # between two lines about frames that were refused
 
 logger = structlog.get_logger("parley.bus")
@@ -45,35 +47,35 @@ class RedisBus:
         self._nodes = Nodes(url, self._channel)
         self._rooms: dict[bytes, Room] = {}
         self._outbox: list[Event] = []
+        self._outbox_bytes = 0
         self._wake = asyncio.Event()
         self._is_to_greet = False
         self._will_greet = False
-        self._tasks: list[asyncio.Task[None]] = []
-        self._publishing = False
-        self._listening = False
+        self._task: asyncio.Task[None] | None = None
+        self._is_connected = False
+        self._hears_itself = False
+        self._greetings: set[int] = set()  # by number, those of this connection that were not heard here yet
         self._unanswered = 0
         self._refused = 0
         self._refused_at = 0.0
 
     @property
     def state(self) -> str:
-        return "ok" if self._publishing and self._listening else "degraded"
+        return "ok" if self._is_connected and self._hears_itself else "degraded"
 
     async def start(self, receive: Receive) -> None:
         self._receive = receive
-        self._tasks = [
-            asyncio.create_task(self._keep(self._publish_for_ever), name="redis publish"),
-            asyncio.create_task(self._keep(self._listen_for_ever), name="redis listen"),
-        ]
+        self._task = asyncio.create_task(self._work_for_ever(), name="redis bus")
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            await _end([self._task])
 
     def publish(self, event: Event) -> None:
-        if self._publishing and len(self._outbox) < OUTBOX_EVENTS:
+        size = self._outbox_bytes + event.size
+        if self._is_connected and len(self._outbox) < OUTBOX_EVENTS and size <= OUTBOX_BYTES:
             self._outbox.append(event)
+            self._outbox_bytes = size
             self._wake.set()
 
     def subscribe(self, room: Room) -> None:
@@ -82,39 +84,65 @@ class RedisBus:
     def unsubscribe(self, room: Room) -> None:
         self._rooms.pop(key_of(room), None)
 
-    async def _keep(self, work: Callable[[Node], Awaitable[None]]) -> None:
-        """Run `work` on a client of its own, anew whenever Redis fails it: at whoever has the channel then."""
+    async def _work_for_ever(self) -> None:
+        """Speak and listen, by new connections whenever one of them fails: both, at whoever has the channel then.
+
+        One alone might reach another Redis than the other one does, as behind an address that changes hands.
+        """
+        clock = asyncio.get_running_loop().time
         while True:
+            since = clock()
             try:
-                node = await self._nodes.connect()
-                try:
-                    await work(node)
-                finally:
-                    with contextlib.suppress(RedisError, OSError):
-                        await node.client.aclose()
+                async with self._connected() as (node, pubsub):
+                    try:
+                        await self._work(node, pubsub)
+                    finally:
+                        since = clock()
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("redis_away", error=str(error) or type(error).__name__)
             except Exception:
                 logger.exception("bus_failed")  # a bug; deaf for ever would be worse than late
-            await asyncio.sleep(RECONNECT_S)
+            await asyncio.sleep(max(0.0, since + RECONNECT_S - clock()))
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[Node, PubSub]]:
+        """A connection that speaks, and one that is subscribed. Raises TimeoutError where that takes long."""
+        async with contextlib.AsyncExitStack() as closing:
+            # Not wait_for: before Python 3.12 it forgets a cancellation that comes with the answer.
+            async with asyncio.timeout(TIMEOUT_S):
+                node = await self._nodes.connect()
+                closing.push_async_callback(_close, node)
+                pubsub = node.client.pubsub()
+                closing.push_async_callback(pubsub.aclose)
+                await (pubsub.ssubscribe if node.is_sharded else pubsub.subscribe)(self._channel)
+                await pubsub.get_message(timeout=None)  # that it is subscribed, or else it missed its first greeting
+                await node.client.ping()
+            yield node, pubsub
+
+    async def _work(self, node: Node, pubsub: PubSub) -> None:
+        """Publish, hear and probe until one of them fails; raises as that does."""
+        self._greetings.clear()
+        self._unanswered = 0
+        self._is_connected = True
+        works = (self._publish_for_ever(node), self._hear_for_ever(pubsub), self._probe_for_ever())
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            self._is_connected = self._hears_itself = False
+            self._empty()
+            await _end(tasks)
 
     async def _publish_for_ever(self, node: Node) -> None:
         publish = node.client.spublish if node.is_sharded else node.client.publish
-        try:
-            # Not wait_for: before Python 3.12 it forgets a cancellation that comes with the answer.
-            async with asyncio.timeout(TIMEOUT_S):
-                await node.client.ping()
-            self._outbox.clear()
-            self._publishing = True
-            self._greet()
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                for frame in self._frames():
-                    async with asyncio.timeout(TIMEOUT_S):
-                        await publish(self._channel, frame)
-        finally:
-            self._publishing = False
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for frame in self._frames():
+                async with asyncio.timeout(TIMEOUT_S):
+                    await publish(self._channel, frame)
 
     def _frames(self) -> Iterator[bytes]:
         """What is to be said now. A greeting comes first: with it who hears us believes what follows."""
@@ -122,9 +150,14 @@ class RedisBus:
             self._is_to_greet = False
             heard = self._origins.heard()
             self._origins.greeted(self._seal.number + 1)
+            self._greetings.add(self._seal.number + 1)
             yield self._seal.greet(heard)
-        events, self._outbox = self._outbox, []
-        yield from self._seal.close(events)
+        yield from self._seal.close(self._empty())
+
+    def _empty(self) -> list[Event]:
+        """The events that wait, which do so no longer."""
+        events, self._outbox, self._outbox_bytes = self._outbox, [], 0
+        return events
 
     def _greet(self) -> None:
         self._will_greet = False
@@ -136,31 +169,16 @@ class RedisBus:
             self._will_greet = True
             asyncio.get_running_loop().call_later(GREET_SOON_S, self._greet)
 
-    async def _listen_for_ever(self, node: Node) -> None:
-        pubsub = node.client.pubsub()
-        subscribe = pubsub.ssubscribe if node.is_sharded else pubsub.subscribe
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await subscribe(self._channel)
-            tasks = [asyncio.create_task(self._hear_for_ever(pubsub)), asyncio.create_task(self._probe_for_ever())]
-            try:
-                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    task.result()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            self._listening = False
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-
     async def _hear_for_ever(self, pubsub: PubSub) -> None:
+        taken = 0
         async for message in pubsub.listen():
-            self._listening = True
-            self._unanswered = 0
             if message["type"] in ("message", "smessage"):
-                self._take(message["data"])
+                data = message["data"]
+                self._take(data)
+                taken += FRAME_COST + len(data)
+                if taken >= TURN_BYTES:
+                    taken = 0
+                    await asyncio.sleep(0)  # listen() waits for nothing while more is there
             elif message["type"] == "sunsubscribe":
                 raise Lost("the channel's slot has moved to another node")
 
@@ -169,18 +187,17 @@ class RedisBus:
 
         Probes are counted, not seconds: a loop that was held up has not heard what has come meanwhile.
         """
-        self._unanswered = 0
         while self._unanswered < UNANSWERED:
-            if self._publishing:
-                self._unanswered += 1
-                self._greet()
+            self._unanswered += 1
+            self._greet()
             await asyncio.sleep(PROBE_S)
         raise TimeoutError("Redis has fallen silent")
 
     def _take(self, data: bytes) -> None:
-        if self._seal.is_own(data):
-            return
         try:
+            if self._seal.is_own(data):
+                self._take_own(data)
+                return
             events = self._open(data)
         except ValueError as error:
             self._refuse(error)
@@ -188,15 +205,25 @@ class RedisBus:
         for event in events:
             self._receive(event)
 
+    def _take_own(self, data: bytes) -> None:
+        """Note that a greeting was heard here: only that proves that what is said here arrives.
+
+        Raises ValueError where it is forged; what is played again is none of those that are waited for.
+        """
+        number = self._seal.number_of(data)
+        if number in self._greetings:
+            self._seal.open(data)
+            self._greetings = {later for later in self._greetings if later > number}
+            self._unanswered = 0
+            self._hears_itself = True
+
     def _open(self, data: bytes) -> list[Event]:
         """The events in a frame that are of rooms watched here; none where it may be of long ago.
 
         Raises ValueError where it is forged or played again.
         """
         frame = self._seal.open(data)
-        was_believed = self._origins.is_believed(frame.origin)
-        self._origins.hear(frame.origin, frame.number, frame.greeting)
-        if not was_believed:
+        if self._origins.hear(frame.origin, frame.number, frame.greeting):
             self._greet_soon()
         return frame.events(self._rooms) if self._origins.is_believed(frame.origin) else []
 
@@ -207,3 +234,18 @@ class RedisBus:
         if now - self._refused_at > REFUSED_LOG_S:
             logger.warning("frames_refused", count=self._refused, error=str(error))
             self._refused, self._refused_at = 0, now
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """End tasks; again where one lives on: Redis' client may forget a cancellation that comes with an answer."""
+    living = set(tasks)
+    while living:
+        for task in living:
+            task.cancel()
+        _, living = await asyncio.wait(living, timeout=CANCEL_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _close(node: Node) -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await node.client.aclose()

@@ -6,7 +6,6 @@ state has to show that it is deaf. So this only finds the node, to which a plain
 fails there, the next look finds out who has the slot since.
 """
 
-import asyncio
 import contextlib
 from collections import deque
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import ResponseError
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 1.0  # for finding a server and being connected to it, and for each word to it
 
 Place = tuple[str, int]
 """A host, and a port."""
@@ -40,14 +39,13 @@ class Nodes:
         self._known: deque[Place | None] = deque([None])  # None: as the URL names it
 
     async def connect(self) -> Node:
-        """Connect to the channel's server. Raises `RedisError`, OSError and TimeoutError where that can't be now."""
+        """Connect to the channel's server; the caller bounds the time. Raises `RedisError` and OSError."""
         asked = self._known[0]
         client = self._client(asked)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                if not await _is_of_cluster(client):
-                    return Node(client, is_sharded=False)
-                owner = self._learn(await _ask(client, "CLUSTER", "SLOTS"), asked)
+            if not await _is_of_cluster(client):
+                return Node(client, is_sharded=False)
+            owner = self._learn(await _ask(client, "CLUSTER", "SLOTS"), asked)
         except BaseException:
             self._known.rotate(-1)  # another may know more
             await _close(client)

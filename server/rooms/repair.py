@@ -1,7 +1,7 @@
 """Reading from the log what rooms are missing: after the time of a plain reorder, many of them in one statement."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 
 import structlog
@@ -73,6 +73,7 @@ class Repair:
         while self._behind:
             turn = self._next()
             heads = {local.room: local.head for local in turn if local.head is not None}
+            blankings = {local: local.blankings for local in turn}
             try:
                 found, logged = await self._read(heads)
             except Exception as error:
@@ -83,7 +84,8 @@ class Repair:
                 await asyncio.sleep(RETRY_S)
             else:
                 self._at_once = min(ROOMS, self._at_once * 2)
-                self._deliver(turn, heads, found, logged)
+                misread = {local for local in turn if local.blankings != blankings[local]}
+                self._deliver(turn, misread, heads, found, logged)
 
     def _next(self) -> dict[LocalRoom, int]:
         """The rooms whose turn it is, with the seqs that they miss."""
@@ -103,11 +105,15 @@ class Repair:
     def _deliver(
         self,
         turn: dict[LocalRoom, int],
+        misread: Collection[LocalRoom],
         heads: Mapping[Room, int],
         found: Mapping[Room, Sequence[Event]],
         logged: Mapping[Room, int],
     ) -> None:
-        """Deliver what was read. Rooms that are behind still get another turn, unless their next event is lost."""
+        """Deliver what was read, but for what has been blanked meanwhile.
+
+        Rooms that are behind still get another turn, unless their next event is lost.
+        """
         # The statement gives room after room until its bounds are reached: up to the last that got something, a room
         # that got nothing has nothing.
         undecided: set[LocalRoom] = set()
@@ -118,6 +124,9 @@ class Repair:
         if len(undecided) == len(turn):
             undecided.clear()
         for local, seq in turn.items():
+            if local in misread:
+                self._note(local, seq)
+                continue
             self._mend(local, found[local.room])
             if local.head != heads[local.room] or local in undecided:
                 self._note(local, seq)

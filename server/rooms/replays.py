@@ -57,8 +57,9 @@ class Replays:
                     return
                 if joiner.position >= (local.head or 0):
                     break
+                blankings = local.blankings
                 page = await self._page(local, joiner.position)
-                if not await self._send(socket, local, joiner, page):
+                if not await self._send(socket, local, joiner, page, blankings):
                     return
         except Exception as error:
             send_back(socket, local.room, error)
@@ -67,12 +68,19 @@ class Replays:
         if joiner.position == local.head:
             local.open(socket)
 
-    async def _send(self, socket: Socket, local: LocalRoom, joiner: Joiner, page: Sequence[Event]) -> bool:
-        """Send a page at the client's pace; False where the socket has been taken out meanwhile, or is served anew."""
+    async def _send(
+        self, socket: Socket, local: LocalRoom, joiner: Joiner, page: Sequence[Event], blankings: int
+    ) -> bool:
+        """Send a page at the client's pace, as long as nothing in the room has been blanked since it was asked for.
+
+        False where the socket has been taken out meanwhile, or is served anew.
+        """
         try:
             for event in page:
                 if local.joining.get(socket) is not joiner:
                     return False
+                if local.blankings != blankings:
+                    break
                 socket.connection.send(event.seen_from(local.floors.get(socket, 0)).packet)
                 joiner.position = event.seq
                 if event.seq > joiner.judged and self._delivery.ends(event, socket.user_id):

@@ -25,6 +25,7 @@ _ORIGIN_AT = DIGEST_BYTES
 _NUMBER_AT = _ORIGIN_AT + ORIGIN_BYTES
 _EVENTS_AT = _NUMBER_AT + 8
 FRAME_EVENTS, FRAME_BYTES = 256, 256 * 1024  # a frame is closed behind the event that reaches either
+REFUSED_BYTES = 4 * 2**20  # no frame is as long as that; what is, nobody need hash to know it
 
 
 def key_of(room: Room) -> bytes:
@@ -72,7 +73,7 @@ class Seal:
         size = 0
         for event in events:
             parts += (key_of(event.room), event.seq, event.at, event.name, event.payload)
-            size += len(event.payload)
+            size += event.size
             if len(parts) >= 5 * FRAME_EVENTS or size >= FRAME_BYTES:
                 yield self._frame(parts)
                 parts, size = [], 0
@@ -87,12 +88,17 @@ class Seal:
         """Whether a frame says that it was made here."""
         return frame[_ORIGIN_AT:_NUMBER_AT] == self.origin
 
+    def number_of(self, frame: bytes) -> int:
+        """The number that a frame says it has."""
+        return int.from_bytes(frame[_NUMBER_AT:_EVENTS_AT], "big")
+
     def open(self, frame: bytes) -> Frame:
         """What a frame says. Raises ValueError where it is forged."""
-        body = frame[_ORIGIN_AT:]
-        if len(frame) < _EVENTS_AT or not hmac.compare_digest(frame[:DIGEST_BYTES], self._digest(body)):
+        if not _EVENTS_AT <= len(frame) < REFUSED_BYTES:
             raise ValueError("not a frame of this deployment")
-        origin, number = frame[_ORIGIN_AT:_NUMBER_AT], int.from_bytes(frame[_NUMBER_AT:_EVENTS_AT], "big")
+        if not hmac.compare_digest(frame[:DIGEST_BYTES], self._digest(frame[_ORIGIN_AT:])):
+            raise ValueError("not a frame of this deployment")
+        origin, number = frame[_ORIGIN_AT:_NUMBER_AT], self.number_of(frame)
         content = msgpack.unpackb(frame[_EVENTS_AT:])
         return Frame(origin, number, (), content) if isinstance(content, dict) else Frame(origin, number, content, None)
 

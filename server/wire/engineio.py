@@ -248,6 +248,11 @@ class Engine:
         """Bytes that wait in this process for clients that take them slowly."""
         return sum(session.backlog for session in self.sessions.values() if not session.is_flowing)
 
+    @property
+    def backlog_most(self) -> int:
+        """Of these, the bytes that wait for the one client for which the most do."""
+        return max((session.backlog for session in self.sessions.values() if not session.is_flowing), default=0)
+
     async def shutdown(self) -> None:
         """Stop the heartbeat, cut whoever is there, and let nobody in any more."""
         self._is_shut = True

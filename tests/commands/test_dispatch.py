@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,13 +15,15 @@ from structlog.testing import capture_logs
 
 from rules.users import Scope
 from server.commands.context import Call
-from server.commands.dispatch import Lane
+from server.commands.lane import Lane
 from server.errors import Conflict, Unavailable
 from storage import Connection, Database, rooms, users
 from storage import _db as db_module
 from tests.market import listed
 from tests.people import PATIENCE_S, Device, Instance, Person, Refusal
 from tests.relay import Relay
+
+NewInstance = Callable[..., Awaitable[Instance]]
 
 
 @pytest.fixture
@@ -180,12 +182,14 @@ async def test_what_is_refused_before_it_begins_is_counted_like_the_rest(parley:
     async with parley.http.post(f"{parley.url}/api/account/me", data=b"{") as response:
         assert response.status == 400
     async with parley.http.get(f"{parley.url}/metrics") as response:
-        counted = {line for line in (await response.text()).splitlines() if line.startswith("parley_commands_total")}
+        lines = (await response.text()).splitlines()
+    counted = {line for line in lines if line.startswith("parley_commands_total") and not line.endswith(" 0.0")}
     assert counted == {
         'parley_commands_total{command="account:me",outcome="invalid"} 2.0',
         'parley_commands_total{command="account:me",outcome="unauthenticated"} 1.0',
         'parley_commands_total{command="unknown",outcome="unknown_command"} 1.0',
     }
+    assert not [line for line in lines if line.startswith("parley_command_seconds_count")]
 
 
 # keys, for good
@@ -502,3 +506,78 @@ async def _codes(phone: Device, chat: str) -> list[str]:
         phone.answer("conversation:create", kind="group", user_ids=[], client_id="during"),
     )
     return [answer["error"]["code"] for answer in answers]
+
+
+# a server that goes
+
+
+async def test_what_has_not_begun_when_the_server_goes_is_refused_at_once(new_instance: NewInstance) -> None:
+    parley = await new_instance(PARLEY_POOL_MAX="1")
+    amina = await parley.person("amina")
+    phone = await amina.connect()
+    async with parley.parley.database.connection():
+        first, *others = [asyncio.create_task(phone.answer("account:me")) for _ in range(4)]
+        async with asyncio.timeout(PATIENCE_S):
+            while len(lane_of(parley)._queue) < len(others):
+                await asyncio.sleep(0.001)
+        parley.parley.dispatcher.is_closing = True
+        parley.parley.gateway.drain(parley.parley.wire.connections, lambda: 0)
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await asyncio.gather(*others)
+        assert [answer["error"]["code"] for answer in answers] == ["unavailable"] * 3
+        assert not first.done()
+    assert (await first)["ok"]
+    await parley.parley.dispatcher.drained()
+    assert lane_of(parley)._running == 0
+
+
+def lane_of(parley: Instance) -> Lane:
+    [connection] = parley.parley.wire.connections
+    lane: Lane = connection.state.lane
+    return lane
+
+
+async def test_a_server_goes_in_time_though_its_database_hangs(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("server.app", "server.commands.dispatch"):
+        monkeypatch.setattr(f"{module}.DRAIN_S", 2.0)
+    parley = await Instance(relay.dsn).start()
+    amina, bilal = await parley.person("amina"), await parley.person("bilal")
+    chat = await parley.chat(amina, bilal)
+    phone = await amina.connect()
+    relay.flows.clear()
+    began = asyncio.get_running_loop().time()
+    hanging = asyncio.create_task(phone.answer("account:update", full_name="x"))
+    sending = asyncio.create_task(phone.answer("message:send", conversation_id=chat, client_id="1", text="x"))
+    async with asyncio.timeout(PATIENCE_S):
+        while not (lane_of(parley)._running and lane_of(parley)._queue):
+            await asyncio.sleep(0.001)
+    await parley.parley.stop()
+    seconds = asyncio.get_running_loop().time() - began
+    answers = await asyncio.gather(hanging, sending)
+    await phone.leave()
+    await parley.http.close()
+    relay.flows.set()
+    assert [answer["error"]["code"] for answer in answers] == ["unavailable"] * 2
+    assert seconds < 2.0 + 4.0
+
+
+async def test_what_hangs_elsewhere_than_in_the_database_is_broken_off(
+    parley: Instance, amina: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.commands.dispatch.DRAIN_S", 0.05)
+    dispatcher = parley.parley.dispatcher
+
+    async def never(call: Call[Any]) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(dispatcher, "_attempt", never)
+    phone = await amina.connect()
+    asking = asyncio.create_task(phone.answer("account:me"))
+    async with asyncio.timeout(PATIENCE_S):
+        while not dispatcher._tasks:
+            await asyncio.sleep(0.001)
+        tasks = [*dispatcher._tasks]
+        await dispatcher.drained()
+        await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [True]
+    asking.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
@@ -20,6 +21,8 @@ from server.errors import RateLimited
 from server.rooms.log import Event, ephemeral
 from server.rooms.names import Room
 from tests.people import Instance
+
+SECRET = b"a deployment's own"
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def limits(clock: Clock) -> Limits:
-    limits = Limits({"reads": Rate(10, 5), "writes": Rate(0.5, 1), "off": None})
+    limits = Limits({"reads": Rate(10, 5), "writes": Rate(0.5, 1), "off": None}, SECRET)
     limits._clock = clock
     return limits
 
@@ -125,7 +128,7 @@ async def test_the_bucket_untouched_the_longest_is_forgotten_first(
         limits.take("reads", key)
     limits.take("reads", "a")
     limits.take("reads", "d")
-    assert list(limits._buckets) == [("reads", module._unnamed(key)) for key in "cad"]
+    assert list(limits._buckets) == [("reads", limits._unnamed(key)) for key in "cad"]
 
 
 # between instances
@@ -159,7 +162,7 @@ def settling(limits: Limits) -> Heard:
 
 
 async def test_what_was_taken_elsewhere_is_missing_here(clock: Clock) -> None:
-    here, there = [Limits({"reads": Rate(10, 5), "writes": Rate(0.5, 1)}) for _ in range(2)]
+    here, there = [Limits({"reads": Rate(10, 5), "writes": Rate(0.5, 1)}, SECRET) for _ in range(2)]
     here._clock = there._clock = clock
     told, heard = settling(here), settling(there)
     for _ in range(3):
@@ -174,14 +177,78 @@ async def test_what_was_taken_elsewhere_is_missing_here(clock: Clock) -> None:
     there.take("reads", "bilal")
 
 
-async def test_nobody_owes_more_than_a_burst(limits: Limits, clock: Clock) -> None:
+def telling(limits: Limits, *taken: tuple[str, int]) -> Event:
+    """What an instance says that has let so many calls of Amina's pass, by bucket."""
+    told = msgspec.json.encode([(name, limits._unnamed("amina"), count) for name, count in taken])
+    return ephemeral(module.EVERYWHERE, module.TAKEN, told.decode())
+
+
+@pytest.mark.parametrize("count", [10**12, 16])
+async def test_one_message_takes_no_more_than_an_instance_can_have_let_pass(
+    limits: Limits, clock: Clock, count: int
+) -> None:
     heard = settling(limits)
-    taken = msgspec.json.encode([("reads", module._unnamed("amina"), 1_000), ("off", module._unnamed("amina"), 1)])
-    for _ in range(3):
-        heard.receive(ephemeral(module.EVERYWHERE, module.TAKEN, taken.decode()))
-    assert 600 <= refused(limits, "reads") <= 601  # five back to nothing, and one more, at ten a second
-    clock.now += 0.601
+    heard.receive(telling(limits, ("reads", count), ("off", 1)))
+    assert 1_100 <= refused(limits, "reads") <= 1_101  # ten, which are a second's, back to nothing, and one more
+    clock.now += 1.101
     limits.take("reads", "amina")
+
+
+async def test_a_count_below_nothing_gives_nothing_back(limits: Limits) -> None:
+    heard = settling(limits)
+    limits.take("writes", "amina")
+    heard.receive(telling(limits, ("writes", -5)))
+    refused(limits, "writes")
+
+
+async def test_what_is_owed_is_paid_within_an_hour(limits: Limits, clock: Clock) -> None:
+    heard = settling(limits)
+    for _ in range(10_000):
+        heard.receive(telling(limits, ("reads", 1_000), ("writes", 1_000)))
+    for name, more in (("reads", 0.1), ("writes", 2)):
+        assert refused(limits, name) == pytest.approx((module.DEBT_S + more) * 1_000, abs=1.01)
+    clock.now += module.DEBT_S + 2.001
+    limits.take("reads", "amina")
+    limits.take("writes", "amina")
+
+
+@pytest.mark.parametrize("instances", [2, 6, 8, 20, 64])
+async def test_who_tries_on_all_instances_has_one_rate_and_a_burst_of_each(clock: Clock, instances: int) -> None:
+    per_minute, burst, hours, step_s = 5, 5, 3, 10.0
+    crowd = [Limits({"login_account": Rate(per_minute / 60, burst)}, SECRET) for _ in range(instances)]
+    buses = []
+    for one in crowd:
+        one._clock = clock
+        buses.append(settling(one))
+    tries = 0
+    for _ in range(int(hours * 3_600 / step_s)):
+        clock.now += step_s
+        for one in crowd:
+            with suppress(RateLimited):
+                while True:
+                    one.take("login_account", "amina")
+                    tries += 1
+            one._tell()
+        for teller in buses:
+            for event in teller.published:
+                for bus in buses:
+                    if bus is not teller:
+                        bus.receive(event)
+            teller.published.clear()
+    assert tries <= per_minute * 60 * hours + instances * (burst + 1)
+    assert tries >= per_minute * 60 * hours * 0.9
+
+
+async def test_what_stands_for_an_address_is_the_deployments_own_and_no_bare_digest(limits: Limits) -> None:
+    other = Limits({"reads": None}, b"another's")
+    same = Limits({"reads": None}, SECRET)
+    address = "192.0.2.7"
+    stands = limits._unnamed(address)
+    assert stands == same._unnamed(address)
+    bare = {hashlib.new(name, repr(address).encode()).digest()[:16] for name in ("sha256", "md5", "blake2b")}
+    bare.add(hashlib.blake2b(repr(address).encode(), digest_size=16).digest())
+    assert stands.bytes not in bare
+    assert stands != other._unnamed(address)
 
 
 async def test_what_is_taken_is_told_together_in_pages_and_refusals_are_not(
@@ -201,7 +268,7 @@ async def test_what_is_taken_is_told_together_in_pages_and_refusals_are_not(
             await asyncio.sleep(0)
     told = [tuple(row) for event in heard.published for row in msgspec.json.decode(event.payload)]
     expected = [("reads", "amina", 5), ("writes", "bilal", 1), ("writes", "carim", 1)]
-    assert told == [(name, str(module._unnamed(key)), count) for name, key, count in expected]
+    assert told == [(name, str(limits._unnamed(key)), count) for name, key, count in expected]
 
 
 # whole

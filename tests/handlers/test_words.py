@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import string
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, get_args, get_type_hints
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from handlers.connections import PROTOCOL, Auth
 from server.commands.docs import Documents
 from server.commands.registry import pushes
 from server.errors import Unavailable
+from server.rooms.bus import LocalBus, LocalHub
+from server.rooms.log import Event
 from storage.conversations import SharedConversation
 from storage.faqs import Faq
 from storage.listings import SharedListing
@@ -312,3 +315,45 @@ async def test_what_both_wanted_stays_without_the_words_of_who_is_erased(parley:
         for side in ("source", "matched")
     }
     assert titles == {lamp["title"], "deleted"}
+
+
+class LossyBus(LocalBus):
+    """A bus that loses everything while `is_deaf`."""
+
+    is_deaf = False
+
+    def publish(self, event: Event) -> None:
+        if not self.is_deaf:
+            super().publish(event)
+
+
+def in_memory(instance: Instance, word: str) -> bool:
+    """Whether a word stands in what an instance remembers of its rooms' logs."""
+    rooms = instance.parley.delivery._rooms.values()
+    return any(word in event.payload for room in rooms for event in (*room.tail, *room.early.values()))
+
+
+async def test_what_is_erased_is_in_no_instances_memory_after_two_seconds_whatever_the_bus_loses(
+    new_instance: Callable[..., Awaitable[Instance]],
+) -> None:
+    hub = LocalHub()
+    buses = LossyBus(hub), LossyBus(hub)
+    one, two = [await new_instance(bus=bus) for bus in buses]
+    asker, seller, secret = await one.register("asker"), await two.person("seller"), a_word()
+    phone = await seller.connect()
+    lamp = await listed(seller, title="a lamp")
+    await asker.post("faq:ask", listing_id=lamp["listing_id"], text=secret, client_id="1")
+    await phone.hearing("faq:posted", text=secret)
+    assert in_memory(two, secret)
+    for bus in buses:
+        bus.is_deaf = True
+    await asker.post("account:delete", password=PASSWORD)
+    await asyncio.gather(*one.parley.dispatcher._following)
+    erased = time.monotonic()
+    while in_memory(two, secret):
+        assert time.monotonic() - erased < 2.0
+        await asyncio.sleep(0.01)
+    own = f"user:{seller.user_id}"
+    events = await logged(seller, own)
+    assert await remembered(seller, own, events[-1]["seq"]) == [event["payload"] for event in events]
+    assert secret not in str(events)

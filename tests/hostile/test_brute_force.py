@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from server.commands import limits
 from server.rooms.bus import LocalBus, LocalHub
-from tests.people import PASSWORD, Instance
+from tests.people import PASSWORD, PATIENCE_S, Instance
+from tests.servers import RedisServer
 
 NewInstance = Callable[..., Awaitable[Instance]]
 SLOW = {"PARLEY_RATE_LOGIN": "0.001/10", "PARLEY_RATE_LOGIN_ACCOUNT": "0.001/5", "PARLEY_TRUSTED_PROXY": "1"}
@@ -55,6 +58,40 @@ async def test_an_account_is_tried_five_times_by_however_many_on_however_many_in
     )
     assert (await victim.post("account:me"))["user_id"] == victim.user_id  # who is in stays in
     assert await tried(three[0], "account:login", address(), login=uuid4().hex, password="x") == 401  # others go on
+
+
+async def test_tries_settle_over_redis_as_shipped(new_instance: NewInstance, valkey: RedisServer) -> None:
+    two = [await new_instance(REDIS_URL=valkey.url, **SLOW) for _ in range(2)]
+    victim, address = await two[0].register("victim"), addresses()
+    await _until(lambda: all(_believes_another(instance) for instance in two), "they have met")
+    for n in range(5):
+        assert await tried(two[0], "account:login", address(), login=victim.username, password=f"guess {n}") == 401
+    began = time.monotonic()
+    await _until(lambda: _tries_left(two[1]) < 1, "the other has heard of it")
+    assert time.monotonic() - began < limits.SETTLE_S + 1
+    assert await tried(two[1], "account:login", address(), login=victim.username, password=PASSWORD) == 429
+    assert await tried(two[1], "account:login", address(), login=uuid4().hex, password="x") == 401
+
+
+async def _until(seen: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not seen():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(f"not so: {what}")
+
+
+def _believes_another(instance: Instance) -> bool:
+    """Whether it has heard another instance, and believes it."""
+    heard: Any = instance.parley.bus
+    return any(heard._origins.is_believed(origin) for origin in [*heard._origins._origins])
+
+
+def _tries_left(instance: Instance) -> float:
+    """How many tries the one account has left there that was tried."""
+    buckets = instance.parley.services.limits._buckets
+    return min((tokens for (name, _), (tokens, _) in buckets.items() if name == "login_account"), default=5.0)
 
 
 async def test_an_address_tries_ten_accounts_on_however_many_instances(three: list[Instance]) -> None:

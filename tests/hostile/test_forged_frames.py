@@ -6,7 +6,9 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
+from server.rooms import redisbus
 from server.rooms.log import Event
 from server.rooms.names import Room, conversation_room, user_room
 from server.rooms.origins import Origins
@@ -204,6 +207,47 @@ async def test_what_ended_before_does_not_end_again(two: list[Instance], valkey:
         await device.send(chat, "and still here")
         await other.hearing("message:created", text="and still here")
     assert [push.name for push in other.heard].count("participant:removed") <= 2  # the room's, and one's own copy
+
+
+async def test_a_flood_of_tiny_frames_does_not_hold_the_loop(
+    two: list[Instance], valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them at once in the sockets of both, so that no read of theirs has to wait.
+
+    What is measured is CPU between two turns of a timer: what else the machine does is not the flood's doing.
+    """
+    monkeypatch.setattr(redisbus, "REFUSED_LOG_S", math.inf)  # the count would start anew
+    amina, bilal = await two[0].person("amina"), await two[1].person("bilal")
+    chat = await two[0].chat(amina, bilal)
+    phone, other = await amina.connect(), await bilal.connect()
+    await talk(phone, other, chat, "one")
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            at = time.thread_time()
+            await asyncio.sleep(0.001)
+            gaps.append(time.thread_time() - at)
+
+    async with Redis.from_url(valkey.url) as stranger:
+        ticking = asyncio.create_task(tick())
+        flood = "for n = 1, 20000 do redis.call('publish', KEYS[1], 'x') end"
+        await stranger.eval(flood, 1, channel_of(two[0]))
+        await stranger.publish(channel_of(two[0]), b"the last")
+        async with asyncio.timeout(PATIENCE_S):
+            while not all(_refused(instance) >= 20_001 for instance in two):
+                await asyncio.sleep(0.001)
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+    await talk(phone, other, chat, "two")
+    assert max(gaps) <= 0.05
+
+
+def _refused(instance: Instance) -> int:
+    """How many frames it has refused."""
+    bus: Any = instance.parley.bus
+    refused: int = bus._refused
+    return refused
 
 
 async def test_what_travels_on_redis_holds_no_secret(two: list[Instance], valkey: RedisServer) -> None:

@@ -1,6 +1,7 @@
 """Shown out in the middle of a connection, by way of another instance, whatever becomes of the bus.
 
-Within two seconds a socket is out of the room, or closed; and nothing of what came behind is heard on it.
+Within two seconds of the answer a socket is out of the room, or closed; and nothing of what came behind is heard on it.
+All of it happens at the worst moment: the other instance has just compared its heads with the log.
 """
 
 from __future__ import annotations
@@ -8,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from uuid import UUID, uuid4
 
 import pytest
 import socketio
 
 from server.commands.tokens import new_stored_token
+from server.rooms import comparison
 from server.rooms.names import parse
 from storage import resets
 from tests.hostile.conftest import Pair
 from tests.market import thread_of
 from tests.people import PASSWORD, ConnectRefused, Device, Instance, Person, Push, Refusal
 from tests.threads import make_admin
+
+OUT_S = 2.0  # from the answer, which follows the commit
 
 Record = Callable[[str, object], None]
 
@@ -50,14 +54,44 @@ async def test_who_is_out_of_a_room_hears_and_says_nothing_more_there(
 ) -> None:
     ways = [(show_out, told, await _circle(pair, kind)) for show_out, told in OUT_OF_THE_ROOM[kind]]
     pair.strike()
+    await _just_compared(pair)
 
     async def one(show_out: Callable[..., Awaitable[None]], told: str, circle: _Circle) -> None:
-        started = time.monotonic()
         await show_out(circle.owner, circle.target, circle.talk)
-        seconds = await circle.is_out(told, started, in_silence=in_silence)
+        seconds = await circle.is_out(told, time.monotonic(), in_silence=in_silence)
         record_property(show_out.__name__, f"{seconds:.2f} s")
+        assert seconds <= OUT_S, show_out.__name__
 
     await asyncio.gather(*(one(*way) for way in ways))
+
+
+async def _just_compared(pair: Pair) -> None:
+    """Wait until the second instance has compared its heads with the log: the next look is the farthest away."""
+    compared = pair.two.parley.delivery.comparison
+    looked = compared._snapshot
+    async with asyncio.timeout(10):
+        while compared._snapshot is looked:
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads are compared every three seconds, from the next look on."""
+    monkeypatch.setattr(comparison, "COMPARE_S", 3.0)
+
+
+@pytest.mark.parametrize("pair", ["a bus that loses everything"], indirect=True)
+async def test_a_removal_that_is_found_too_late_is_caught(pair: Pair, seldom: None, record_property: Record) -> None:
+    with pytest.raises(AssertionError, match=r"^(leaves|is_removed)\b"):
+        await test_who_is_out_of_a_room_hears_and_says_nothing_more_there(
+            pair, record_property, "conversation", in_silence=True
+        )
+
+
+@pytest.mark.parametrize("pair", ["a bus that loses everything"], indirect=True)
+async def test_a_revocation_that_is_found_too_late_is_caught(pair: Pair, seldom: None, record_property: Record) -> None:
+    with pytest.raises(AssertionError, match=r"^(is|signs|deletes|has)_"):
+        await test_a_session_that_has_ended_is_closed_on_every_instance(pair, record_property)
 
 
 class _Circle:
@@ -75,10 +109,11 @@ class _Circle:
         return f"{self.kind}:{self.talk}"
 
     async def is_out(self, told: str, started: float, *, in_silence: bool) -> float:
-        """Have others talk behind it on both instances; after how long both phones were out of the room.
+        """Have others talk behind it on both instances; how long after it both phones were out of the room.
 
         In silence they talk once that is so: nothing else tells an instance that it has missed something.
         """
+        out = asyncio.create_task(self._out_after(told, started))
         for phone in self.phones:  # at once, wherever the push is by now
             for command, asked in (
                 ("message:send", {"conversation_id": self.talk, "client_id": uuid4().hex, "text": "still here"}),
@@ -90,8 +125,7 @@ class _Circle:
                 assert answer.get("error", {}).get("code") == "not_found", (command, answer)
         if not in_silence:
             await self._talk()
-        await asyncio.gather(*(phone.hearing(told, user_id=self.target.user_id) for phone in self.phones))
-        seconds = time.monotonic() - started
+        seconds = await out
         if in_silence:
             await self._talk()
         for witness in self.witnesses:  # and what no log keeps
@@ -106,6 +140,10 @@ class _Circle:
             for socket in instance.parley.delivery.sockets_of(UUID(self.target.user_id)):
                 assert parse(self.room) not in socket.rooms
         return seconds
+
+    async def _out_after(self, told: str, started: float) -> float:
+        await asyncio.gather(*(phone.hearing(told, user_id=self.target.user_id) for phone in self.phones))
+        return time.monotonic() - started
 
     async def _talk(self) -> None:
         for witness in self.witnesses:
@@ -180,13 +218,16 @@ async def test_a_session_that_has_ended_is_closed_on_every_instance(pair: Pair, 
     victims = {end: await _victim(pair.one) for end in SIGNED_OUT}
     devices = {end: [await lost.connect(to=i) for i in (pair.one, pair.two)] for end, (_, lost) in victims.items()}
     pair.strike()
+    await _just_compared(pair)
 
     async def one(end: End) -> None:
         keeper, lost = victims[end]
-        started = time.monotonic()
         await end(root, keeper, lost)
+        started = time.monotonic()
         await asyncio.gather(*(device.gone() for device in devices[end]))
-        record_property(end.__name__, f"{time.monotonic() - started:.2f} s")
+        seconds = time.monotonic() - started
+        record_property(end.__name__, f"{seconds:.2f} s")
+        assert seconds <= OUT_S, end.__name__
         for device in devices[end]:
             ends = [push.payload for push in device.heard if push.name == "session:revoked"]
             assert {"session_id": lost.session_id, "reason": SIGNED_OUT[end]} in ends, device.heard
@@ -230,3 +271,20 @@ async def test_who_connects_while_being_signed_out_is_not_in(pair: Pair) -> None
             assert not instance.parley.delivery.sockets_of(UUID(lost.user_id))
 
     await asyncio.gather(*(one(*victim) for victim in victims))
+
+
+@pytest.mark.parametrize("pair", ["a bus that loses everything"], indirect=True)
+async def test_users_who_hold_every_connection_keep_nobody_in_and_take_nobody_offline(pair: Pair) -> None:
+    circle, (keeper, lost) = await _circle(pair, "conversation"), await _victim(pair.one)
+    device = await lost.connect(to=pair.two)
+    pair.strike()
+    await _just_compared(pair)
+    async with AsyncExitStack() as held:
+        for _ in range(pair.two.config.pool_max):
+            await held.enter_async_context(pair.two.parley.database.connection())
+        await is_removed(circle.owner, circle.target, circle.talk)
+        await is_revoked(keeper, keeper, lost)
+        async with asyncio.timeout(OUT_S):
+            await circle.phones[1].hearing("participant:removed", user_id=circle.target.user_id)
+            await device.gone()
+            assert await pair.two.parley.presences._lease.renew()

@@ -313,6 +313,56 @@ async def test_after_failures_every_head_is_compared(
     await delivery.stop()
 
 
+@pytest.mark.parametrize("is_all", [False, True], ids=["a comparison", "a comparison of all heads"])
+async def test_what_is_blanked_in_the_log_is_forgotten_whatever_the_bus_loses(
+    delivery: Delivery, database: Watched, amina: Socket, chat: Room, is_all: bool
+) -> None:
+    other = await new_room(database)
+    for room in (chat, other):
+        stand(delivery, amina, room)
+    events = await commit(database, chat, chat, other, payload='"a secret"')
+    for event in events:
+        delivery.deliver(event)
+    await delivery.comparison.compare()
+    assert delivery.tail_after(chat, 0) == events[:2]  # what is new is no reason to forget
+    async with database.connection() as db:
+        await db.execute("update room_events set payload = '{}' where room_id = $1 and seq = 1", chat.id)
+    await (delivery.comparison.compare_all() if is_all else delivery.comparison.compare())
+    assert delivery.tail_after(chat, 0) is None
+    assert is_all or delivery.tail_after(other, 0) == events[2:]
+    assert (delivery.tail_after(chat, 2), delivery.repair.task) == ([], None)
+
+
+async def test_over_a_new_connection_every_head_is_compared(
+    shared_database: str, bus: SilentBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "COMPARE_S", 3600)
+    database = await Database.open(shared_database, min_size=1, max_size=1)
+    delivery = Delivery(database, bus)
+    await delivery.start()
+    amina, chat = enter(delivery), await new_room(database)
+    stand(delivery, amina, chat)
+    await delivery.comparison.compare()
+    delivery.comparison._snapshot = (
+        f"{2**62 + 3}:{2**62 + 3}:"  # the ids before it were lost in a crash, and come again
+    )
+    await commit(database, chat)
+    found = delivery.comparison._note_heads
+    heads: list[table.Head] = []
+    monkeypatch.setattr(delivery.comparison, "_note_heads", lambda them: (heads.extend(them), found(them)))
+    await delivery.comparison.compare()
+    assert heads == []
+    delivery.comparison._snapshot = f"{2**62 + 3}:{2**62 + 3}:"
+    await database.expire_connections()
+    await delivery.comparison.compare()
+    await hearing(amina, chat, [1])
+    await commit(database, chat)
+    await delivery.comparison.compare()
+    await hearing(amina, chat, [1, 2])
+    await delivery.stop()
+    await database.close()
+
+
 async def test_a_new_epoch_is_told_once(
     migrated_database: str, bus: SilentBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

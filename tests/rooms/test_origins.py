@@ -42,9 +42,9 @@ class Party:
         for other in others:
             other.hear(self, -1)
 
-    def hear(self, other: Party, at: int) -> None:
-        """Hear what another has said, then or now."""
-        self.origins.hear(other.name, *other.said[at])
+    def hear(self, other: Party, at: int) -> bool:
+        """Hear what another has said, then or now; whether it is to be greeted soon."""
+        return self.origins.hear(other.name, *other.said[at])
 
     def believes(self, other: Party) -> bool:
         return self.origins.is_believed(other.name)
@@ -153,19 +153,78 @@ def test_who_was_forgotten_is_not_believed_for_what_they_said_before(clock: Cloc
     assert amina.believes(bilal)
 
 
-def test_a_bounded_number_is_remembered_and_who_is_believed_is_not_forgotten_for_strangers(
+def test_a_bounded_number_is_remembered_and_of_strangers_who_spoke_last(
     clock: Clock, amina: Party, bilal: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(origins, "ORIGINS", 3)
     meet(amina, bilal)
-    for n in range(2):
-        Party(b"%d" % n, clock).speak(amina)
+    strangers = [Party(b"%d" % n, clock) for n in range(5)]
+    for stranger in strangers:
+        clock.now += 0.01
+        stranger.speak(amina)
+    strangers[3].speak(amina)
+    Party(b"one more", clock).speak(amina)
+    assert amina.origins.heard().keys() == {b"bilal", b"3", b"one more"}
+    assert amina.believes(bilal)
+
+
+def test_where_all_are_believed_one_more_is_refused(
+    clock: Clock, amina: Party, bilal: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origins, "ORIGINS", 1)
+    meet(amina, bilal)
+    late = Party(b"late", clock)
     with pytest.raises(ValueError, match="too many"):
-        Party(b"one more", clock).speak(amina)
+        late.speak(amina)
     assert amina.believes(bilal)
     clock.now += FRESH_S
-    amina.greet()
-    Party(b"one more", clock).speak(amina)
+    late.speak(amina)
+
+
+def test_a_table_full_of_the_dead_keeps_nobody_who_lives_out(clock: Clock, amina: Party, bilal: Party) -> None:
+    for n in range(2 * origins.ORIGINS):
+        Party(b"%d" % n, clock).speak(amina)
+    meet(amina, bilal)
+    assert amina.believes(bilal)
+    assert bilal.believes(amina)
+
+
+def test_a_record_of_the_dead_makes_no_greeting_long_and_is_named_but_once(
+    clock: Clock, amina: Party, bilal: Party
+) -> None:
+    meet(amina, bilal)
+    for n in range(origins.NAMED + 50):
+        Party(b"%d" % n, clock).speak(amina)
+    named = amina.origins.heard()
+    assert len(named) == origins.NAMED + 1
+    assert named.keys() >= {b"bilal", b"%d" % (origins.NAMED + 49)}
+    assert amina.origins.heard().keys() == {b"bilal"}
+
+
+def test_many_who_come_at_once_believe_each_other_after_a_few_greetings(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origins, "NAMED", 5)
+    crowd = [Party(b"%d" % n, clock) for n in range(20)]
+    for _ in range(8):
+        clock.now += 1
+        for one in crowd:
+            one.greet(*(other for other in crowd if other is not one))
+    assert all(one.believes(other) for one in crowd for other in crowd if one is not other)
+
+
+def test_an_origin_is_greeted_soon_while_it_is_not_believed_and_at_most_once_a_second(
+    clock: Clock, amina: Party, bilal: Party
+) -> None:
+    for _ in range(4):
+        bilal.speak()
+    assert [amina.hear(bilal, at) for at in range(3)] == [True, False, False]
+    clock.now += origins.GREET_AGAIN_S
+    assert amina.hear(bilal, 3)
+    meet(amina, bilal)
+    clock.now += origins.GREET_AGAIN_S
+    bilal.speak()
+    assert not amina.hear(bilal, -1)
 
 
 def test_of_ones_own_greetings_only_those_are_kept_that_count(clock: Clock, amina: Party) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 
 from rules.conversations import ConversationKind
 from rules.presence import PresenceState
@@ -30,7 +31,7 @@ PATIENCE_S = 10.0
 @pytest.fixture
 async def presences(database: Watched, delivery: Delivery, bus: SilentBus) -> AsyncIterator[Presences]:
     """Presences that do nothing but what a test says."""
-    presences = Presences(database, delivery, bus, debounce_s=0.0)
+    presences = Presences(database, delivery, bus, Lease(database), debounce_s=0.0)
     await presences._renew()
     yield presences
     await presences.stop()
@@ -118,6 +119,34 @@ async def test_what_many_say_is_written_in_pages_and_where_one_fails_the_rest_la
     await presences._write()
     assert sizes == [2, 2, 1]
     assert await states(database, who) == ["online"] * 5
+
+
+async def test_an_outage_is_a_warning_once_and_the_next_one_again_and_a_bug_an_error_every_time(
+    monkeypatch: pytest.MonkeyPatch, database: Watched, delivery: Delivery, presences: Presences
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.0)
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    first, second = [Unavailable, OSError, Unavailable, None], [TimeoutError, RuntimeError, KeyError, None]
+    write, fails = presence.set_states, [*first, *second]
+
+    async def spoilt(*args: Any) -> None:
+        error = fails.pop(0)
+        if error is not None:
+            raise error
+        await write(*args)
+
+    monkeypatch.setattr(presence, "set_states", spoilt)
+    work = asyncio.create_task(presences._work_for_ever())
+    with structlog.testing.capture_logs() as logged:
+        async with asyncio.timeout(PATIENCE_S):
+            for one, left in zip(await people(database, 2), (len(second), 0), strict=True):
+                presences.say(enter(delivery, one), ONLINE)
+                while len(fails) > left or await states(database, [one]) != ["online"]:
+                    await asyncio.sleep(0.001)
+    work.cancel()
+    levels = [(line["event"], line["log_level"], "exc_info" in line) for line in logged]
+    waits, failed = ("presence_waits", "warning", False), ("presence_failed", "error", True)
+    assert levels == [waits, waits, failed, failed]
 
 
 async def test_who_leaves_when_a_write_was_kept_and_not_answered_is_there_no_more(

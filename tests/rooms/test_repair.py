@@ -235,3 +235,66 @@ async def test_the_bus_ends_before_what_it_asks_for(
         monkeypatch.setattr(part, "stop", stop)
     await delivery.stop()
     assert ended.index("bus") < ended.index("repair")
+
+
+SECRET, BLANK = '"a secret"', '"blank"'
+
+
+async def blank(database: Watched, chat: Room, seq: int) -> None:
+    """Blank an event in the log, without a word to anybody."""
+    async with database.connection() as db:
+        sql = "update room_events set payload = $3::text::json where room_id = $1 and seq = $2"
+        await db.execute(sql, chat.id, seq, BLANK)
+
+
+def remembered(delivery: Delivery, chat: Room) -> list[str]:
+    events = delivery.tail_after(chat, 0)
+    assert events is not None
+    return [event.payload for event in events]
+
+
+@pytest.mark.parametrize("by", ["the bus", "the comparison"])
+async def test_what_was_read_before_it_was_blanked_is_read_again(
+    delivery: Delivery, database: Watched, amina: Socket, chat: Room, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand(delivery, amina, chat)
+    await commit(database, chat, chat, chat, payload=SECRET)
+
+    async def is_blanked() -> None:
+        await blank(database, chat, 2)
+        if by == "the bus":
+            delivery.forget_tail(chat)
+        else:
+            await delivery.comparison.compare()
+
+    await delivery.comparison.compare()
+    overtake(monkeypatch, is_blanked)
+    await hearing(amina, chat, [1, 2, 3])
+    assert remembered(delivery, chat) == [SECRET, BLANK, SECRET]
+
+
+async def test_what_waited_for_its_turn_while_it_was_blanked_is_read_from_the_log(
+    delivery: Delivery, database: Watched, amina: Socket, chat: Room
+) -> None:
+    stand(delivery, amina, chat)
+    events = await commit(database, chat, chat, chat, payload=SECRET)
+    delivery.deliver(events[2])
+    await blank(database, chat, 3)
+    delivery.forget_tail(chat)
+    for event in events[:2]:
+        delivery.deliver(event)
+    await hearing(amina, chat, [1, 2, 3])
+    assert remembered(delivery, chat) == [SECRET, SECRET, BLANK]
+
+
+async def test_what_the_bus_brings_behind_its_blanking_is_read_from_the_log(
+    delivery: Delivery, database: Watched, amina: Socket, chat: Room
+) -> None:
+    stand(delivery, amina, chat)
+    events = await commit(database, chat, chat, payload=SECRET)
+    await blank(database, chat, 1)
+    await delivery.comparison.compare()
+    for event in events:
+        delivery.deliver(event)
+    await hearing(amina, chat, [1, 2])
+    assert remembered(delivery, chat) == [BLANK, SECRET]

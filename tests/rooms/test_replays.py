@@ -22,7 +22,7 @@ from storage import Connection
 from storage import rooms as table
 from storage._db import prepare_connection
 from tests.people import Instance
-from tests.rooms.watching import AT, Watched, stand
+from tests.rooms.watching import AT, Watched, commit, enter, seqs, stand
 from tests.wire.bare import TEXT, client_frame
 from tests.wire.test_guards import Deaf
 
@@ -219,6 +219,29 @@ def deaf() -> Iterator[list[Deaf]]:
     yield opened
     for one in opened:
         one.socket.close()
+
+
+async def test_what_is_blanked_while_a_slow_client_is_served_is_read_again(
+    delivery: Delivery, database: Watched, reading: Replays, amina: Socket, chat: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand(delivery, enter(delivery), chat)
+    for event in await commit(database, chat, chat, chat, payload='"a secret"'):
+        delivery.deliver(event)
+    local = delivery.hold(amina, chat)
+    joiner = local.joining[amina]
+    joiner.judge(0, 3)
+
+    async def paced() -> None:
+        if seqs(amina, chat) == [1]:
+            async with database.connection() as db:
+                await db.execute("update room_events set payload = '{}' where room_id = $1", chat.id)
+            delivery.forget_tail(chat)
+
+    monkeypatch.setattr(amina.connection, "paced", paced, raising=False)
+    await reading.serve(amina, local, joiner)
+    heard: Any = amina.connection
+    assert seqs(amina, chat) == [1, 2, 3]
+    assert ["secret" in text for text in heard.heard] == [True, False, False]
 
 
 async def test_joins_of_a_client_that_reads_nothing_hold_no_pages(

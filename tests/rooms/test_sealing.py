@@ -106,3 +106,17 @@ def test_one_knows_ones_own() -> None:
     seal = Seal(KEY)
     assert seal.is_own(seal.greet({}))
     assert not Seal(KEY).is_own(seal.greet({}))
+
+
+def test_what_is_longer_than_any_frame_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seal = Seal(KEY)
+    longest = only(seal.close([event(1, "x" * (sealing.REFUSED_BYTES - 200))]))
+    assert len(Seal(KEY).open(longest).events(ROOMS)) == 1
+    monkeypatch.setattr(Seal, "_digest", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="not a frame"):
+        Seal(KEY).open(bytes(sealing.REFUSED_BYTES))
+
+
+def test_a_frame_is_closed_by_its_bytes_not_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "FRAME_BYTES", 100)
+    assert len(list(Seal(KEY).close([event(seq, "ن" * 50) for seq in range(1, 4)]))) == 3

@@ -416,6 +416,25 @@ async def test_a_comparison_is_quiet_when_nothing_moved(db: asyncpg.Connection) 
     assert found.epoch == (await rooms.find_deployment(db)).epoch
 
 
+async def test_whoever_changes_a_payload_lets_every_comparison_know(connect: Connect, db: asyncpg.Connection) -> None:
+    room, other = await new_room(db), await new_room(db)
+    await append(db, room, room, room, other)
+    before = await rooms.list_moved(db, "3:3:")
+    assert room not in {head.room_id for head in before.blanked}
+    slow = await connect()
+    async with slow.transaction():
+        await slow.execute("update room_events set payload = '{}' where room_id = $1 and seq = 2", room)
+        during = await rooms.list_moved(db, before.snapshot)
+        assert room not in {head.room_id for head in during.heads}
+    after = await rooms.list_moved(db, during.snapshot)
+    assert [head.last_seq for head in after.blanked if head.room_id == room] == [2]
+    assert other not in {head.room_id for head in after.heads}
+    await append(db, room)
+    last = await rooms.list_moved(db, after.snapshot)
+    assert rooms.Head(room, "conversation", 4) in last.heads
+    assert room not in {head.room_id for head in last.blanked}
+
+
 async def test_a_new_epoch_forgets_the_ids_of_another_cluster(connect: Connect, db: asyncpg.Connection) -> None:
     room = await new_room(db)
     await append(db, room)

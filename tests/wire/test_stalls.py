@@ -127,6 +127,20 @@ async def test_who_takes_nothing_is_cut_at_once_when_too_much_waits(engine: Engi
     assert engine.cuts == {Cut.STALLED: 0, Cut.BEHIND: 1, Cut.SILENT: 0}
 
 
+async def test_what_waits_for_one_client_is_told_beside_what_waits_for_all(
+    site: Site, engine: Engine, above: Above, deaf: Deaf
+) -> None:
+    assert (engine.backlog, engine.backlog_most) == (0, 0)
+    first, other = await opened(deaf, above), Deaf(site.port)
+    second = await opened(other, above)
+    for session, bytes_least in ((first, 300_000), (second, 100_000)):
+        while session.backlog < bytes_least:
+            session.push(MESSAGE)
+    assert engine.backlog_most == first.backlog
+    assert engine.backlog == first.backlog + second.backlog
+    other.socket.close()
+
+
 async def test_what_may_be_dropped_is_dropped_for_who_is_far_behind(above: Above, deaf: Deaf) -> None:
     session = await opened(deaf, above)
     while session.backlog <= websocket.DROP_BYTES:
