@@ -118,7 +118,6 @@ WRONG: dict[str, Make] = {
     "has ended": lambda p: signed(claims_of(p, exp=int(NOW()) - 1)),
     "has ended by a fraction": lambda p: signed(claims_of(p, exp=NOW() - 0.5)),
     "begins later": lambda p: signed(claims_of(p, nbf=int(NOW()) + 600)),
-    "was made later": lambda p: signed(claims_of(p, iat=int(NOW()) + 600)),
     **claiming("exp", None, "9999999999", [9_999_999_999], True, 10**12, 10**30, -1, 1e300),
     **each("exp", [float("inf"), float("nan")], lambda p, end: signed(json.dumps(claims_of(p, exp=end)).encode())),
     **claiming("aud", None, "Parley", "parley ", [], ["x"], 1, {}),
