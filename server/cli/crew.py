@@ -64,7 +64,7 @@ class Port:
             if family == socket.AF_INET6:
                 held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio listens
             held.bind((address[0], self.number, *address[2:]))
-            # From here on it is in the way of whoever does not ask to share; it does not listen, and would not be else.
+            # Of two that do not listen yet SO_REUSEADDR lets both bind: a second crew would find the port free.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             held.close()

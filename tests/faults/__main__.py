@@ -13,11 +13,8 @@ import argparse
 import asyncio
 import datetime
 import random
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -26,6 +23,7 @@ import pytest
 import uvloop
 
 from bench import machine
+from bench.stage import folder_of_a_run
 from tests.faults import ledger, page
 from tests.faults.control import control_of, held_against, unfinished
 from tests.faults.footprints import Footprints
@@ -46,7 +44,7 @@ def main() -> int:
     machine.commit()
     is_well = True
     try:
-        with _folder() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with folder_of_a_run() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             if options.broken != "only":
                 is_well = runner.run(_play(folder, options))
             if options.broken is not None:
@@ -218,17 +216,6 @@ def _tell(played: Round) -> None:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for the run that PostgreSQL's own user may enter where we are root."""
-    folder = Path(tempfile.mkdtemp(prefix="parley-faults-"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -108,3 +108,10 @@ class Proxy:
             lane.reset()
             return
         lane.move()
+
+
+async def cleared_after(seconds: float, *proxies: Proxy) -> None:
+    """Leave these as they are for so long, and let everything pass then."""
+    await asyncio.sleep(seconds)
+    for proxy in proxies:
+        await proxy.clear()

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 
+from tests.faults.proxy import cleared_after
 from tests.faults.registry import Must, Scene, fault
 from tests.faults.stage import READY_S
 from tests.servers import execute
@@ -69,9 +70,7 @@ async def postgres_slow(scene: Scene, seconds: float) -> None:
     for station in scene.stage.stations:
         station.postgres.up.delay(ONE_WAY_S)
         station.postgres.down.delay(ONE_WAY_S)
-    await asyncio.sleep(seconds)
-    for station in scene.stage.stations:
-        await station.postgres.clear()
+    await cleared_after(seconds, *(station.postgres for station in scene.stage.stations))
 
 
 @fault(must=Must(caught_up_s=3.0), shows=lambda found: found.ack_median_ms > 100)
@@ -79,9 +78,7 @@ async def postgres_throttled(scene: Scene, seconds: float) -> None:
     """Of what PostgreSQL says, 1 KB a second and connection comes through."""
     for station in scene.stage.stations:
         station.postgres.down.throttle(BYTES_PER_S)
-    await asyncio.sleep(seconds)
-    for station in scene.stage.stations:
-        await station.postgres.clear()
+    await cleared_after(seconds, *(station.postgres for station in scene.stage.stations))
 
 
 @fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_stall_ms > STALL_MS, short_s=1.0)
@@ -89,9 +86,7 @@ async def postgres_unanswering(scene: Scene, seconds: float) -> None:
     """What PostgreSQL answers does not come through, what it is asked does: nobody knows what it has done."""
     for station in scene.stage.stations:
         station.postgres.down.close()
-    await asyncio.sleep(seconds)
-    for station in scene.stage.stations:
-        await station.postgres.clear()
+    await cleared_after(seconds, *(station.postgres for station in scene.stage.stations))
 
 
 @fault(must=Must(first_ack_s=3.0, caught_up_s=3.0), shows=lambda found: found.ack_stall_ms > STALL_MS, short_s=1.0)
@@ -100,8 +95,7 @@ async def postgres_partitioned(scene: Scene, seconds: float) -> None:
     station = scene.stage.stations[0]
     station.postgres.up.close()
     station.postgres.down.close()
-    await asyncio.sleep(seconds)
-    await station.postgres.clear()
+    await cleared_after(seconds, station.postgres)
     await scene.first_ack("it is reached again, of those at that instance", scene.at(0))
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.faults.proxy import cleared_after
 from tests.faults.registry import Must, Scene, fault
 
 REPAIRED = Must(lag_s=2.0, caught_up_s=2.0, is_ack_steady=True)
@@ -61,9 +62,7 @@ async def _close(scene: Scene, seconds: float, *ways: str) -> None:
         for station in scene.stage.stations:
             for way in ways:
                 getattr(station.redis, way).close()
-        await asyncio.sleep(seconds)
-        for station in scene.stage.stations:
-            await station.redis.clear()
+        await cleared_after(seconds, *(station.redis for station in scene.stage.stations))
 
 
 @fault(must=REPAIRED, short_s=1.2)
@@ -91,9 +90,7 @@ async def redis_slow(scene: Scene, seconds: float) -> None:
         for station in scene.stage.stations:
             station.redis.up.delay(DELAY_S)
             station.redis.down.delay(DELAY_S)
-        await asyncio.sleep(seconds)
-        for station in scene.stage.stations:
-            await station.redis.clear()
+        await cleared_after(seconds, *(station.redis for station in scene.stage.stations))
 
 
 # The instances may be back before anybody has felt it: of these two Redis itself says that they have happened.
