@@ -3,14 +3,11 @@
 import asyncio
 import hmac
 import random
-from collections.abc import Iterator
 from functools import partial
 
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 import handlers  # noqa: F401  (declares the commands)
 from handlers.connections import Admitting, register_rooms
@@ -32,6 +29,7 @@ from server.commands.registry import commands
 from server.commands.tallies import Tallies
 from server.commands.tokens import Tokens
 from server.config import UPKEEP_CONNECTIONS, Config
+from server.gauges import Gauges
 from server.histogram import Histogram
 from server.http import Http, address_of
 from server.jobs import Jobs
@@ -71,16 +69,7 @@ class Parley:
     async def start(self) -> int:
         """Connect, wire and listen; the port. Raises `Unavailable` where PostgreSQL does not answer."""
         config = self._config
-        self.database = await Database.open(
-            self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
-        )
-        # What keeps instances in step and alive does not queue behind what users ask for.
-        self.upkeep = await Database.open(
-            self._dsn, min_size=1, max_size=UPKEEP_CONNECTIONS, name=f"parley {config.instance} upkeep"
-        )
-        self.pool_waits = Histogram()
-        self.database.on_wait = self.pool_waits.count
-        self.lag = LoopLag()
+        await self._connect()
         async with self.database.connection() as db:
             deployment = await room_table.find_deployment(db)
         self.bus = self._given_bus or _bus(config, deployment.digest_key)
@@ -93,18 +82,47 @@ class Parley:
             Lease(self.upkeep),
             debounce_s=config.presence_debounce_ms / 1000,
         )
-        self.services = Services(
+        self.services = self._make_services(deployment.digest_key)
+        if self._given_bus is not None or config.redis_url is not None:
+            self.services.limits.settle(self.delivery, self.bus)
+        register_rooms(self.joining)
+        register_effects(self.services)
+        self._make_wire()
+        self.jobs = Jobs(self.services, self.upkeep, retention_days=config.retention_days)
+        await self.delivery.start()
+        await self.presences.start()
+        self.jobs.start()
+        self.lag.start()
+        return await self._listen()
+
+    async def _connect(self) -> None:
+        """Open both pools: what keeps instances in step and alive does not queue behind what users ask for."""
+        config = self._config
+        self.database = await Database.open(
+            self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
+        )
+        self.upkeep = await Database.open(
+            self._dsn, min_size=1, max_size=UPKEEP_CONNECTIONS, name=f"parley {config.instance} upkeep"
+        )
+        self.waits = {"commands": Histogram(), "upkeep": Histogram()}
+        self.database.on_wait = self.waits["commands"].count
+        self.upkeep.on_wait = self.waits["upkeep"].count
+
+    def _make_services(self, digest_key: bytes) -> Services:
+        """What the handlers are given to work with."""
+        config = self._config
+        return Services(
             database=self.database,
             delivery=self.delivery,
             joining=self.joining,
-            limits=Limits(config.rates, hmac.digest(deployment.digest_key, b"limits", "sha256")),
+            limits=Limits(config.rates, hmac.digest(digest_key, b"limits", "sha256")),
             tokens=Tokens(self._secrets, access_ttl_s=config.access_ttl_s, refresh_ttl_s=config.refresh_ttl_s),
             passwords=Passwords(),
             typing=Typing(self.delivery),
             merging=Merging(self.delivery.announce),
             presences=self.presences,
             links=Links(self._secrets, upload_ttl_s=config.upload_ttl_s, download_ttl_s=config.download_ttl_s),
-            attachments=_store(config, deployment.digest_key),
+            attachments=_store(config, digest_key),
             notifier=_notifier(config),
             payments=_payments(config),
             bounds=Bounds(
@@ -117,13 +135,12 @@ class Parley:
             ),
             market=_market(config),
             tallies=Tallies(),
-            digest_key=deployment.digest_key,
+            digest_key=digest_key,
         )
-        if self._given_bus is not None or config.redis_url is not None:
-            self.services.limits.settle(self.delivery, self.bus)
-        register_rooms(self.joining)
-        register_effects(self.services)
-        meter = Meter((*commands, UNKNOWN))
+
+    def _make_wire(self) -> None:
+        """What stands between the sockets and the handlers, and what is measured of it."""
+        config, meter = self._config, Meter((*commands, UNKNOWN))
         self.dispatcher = Dispatcher(self.services, meter, in_flight=config.commands_in_flight)
         admitting = Admitting(config.instance, self.database, per_user=config.sockets_per_user)
         self.gateway = Gateway(self.dispatcher, admitting)
@@ -141,15 +158,14 @@ class Parley:
             per_address=config.sockets_per_address,
             handshakes=config.rates["handshakes"],
         )
-        self.jobs = Jobs(self.services, retention_days=config.retention_days)
-        self._http = Http(
-            self.dispatcher, self._registry(meter), trusted_proxy=config.trusted_proxy, origins=config.origins
-        )
-        await self.delivery.start()
-        await self.presences.start()
-        self.jobs.start()
-        self.lag.start()
-        return await self._listen()
+        self.lag = LoopLag()
+        gauges = Gauges(self.wire, self.delivery, self.bus, lag=self.lag.histogram, waits=self.waits)
+        registry = CollectorRegistry()
+        for collector in (meter, gauges):
+            registry.register(collector)
+        for of_python in (ProcessCollector, PlatformCollector, GCCollector):
+            of_python(registry=registry)
+        self._http = Http(self.dispatcher, registry, trusted_proxy=config.trusted_proxy, origins=config.origins)
 
     async def _listen(self) -> int:
         app = web.Application(client_max_size=self._config.frame_bytes)
@@ -215,15 +231,6 @@ class Parley:
         self.database.terminate()
         self.upkeep.terminate()
 
-    def _registry(self, meter: Meter) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        registry.register(meter)
-        registry.register(_State(self))
-        return registry
-
 
 def _bus(config: Config, digest_key: bytes) -> Bus:
     """The bus between the instances of a deployment, which its secret keeps from others on the same Redis."""
@@ -243,43 +250,6 @@ def _notifier(config: Config) -> Notifier:
     if config.mail is not None:
         return MailNotifier(config.mail)
     return LogNotifier() if config.database_url is None else NoNotifier()
-
-
-class _State(Collector):
-    """What an instance holds and has done, read at each scrape."""
-
-    def __init__(self, parley: Parley) -> None:
-        self._parley = parley
-
-    def collect(self) -> Iterator[Metric]:
-        parley = self._parley
-        gauges = (
-            ("parley_connections", "Sockets connected.", len(parley.wire)),
-            ("parley_sessions", "Engine.IO sessions, those that are connecting included.", parley.wire.sessions),
-            ("parley_tasks", "Tasks of the event loop, this scrape's own included.", len(asyncio.all_tasks())),
-            ("parley_rooms_watched", "Rooms somebody on this instance watches.", parley.delivery.watched),
-            ("parley_tail_bytes", "Memory of the rooms' latest events, in bytes.", parley.delivery.tails.bytes),
-            ("parley_backlog_bytes", "What waits for clients that take it slowly, in bytes.", parley.wire.eio.backlog),
-            ("parley_backlog_most_bytes", "The most of that for one client, in bytes.", parley.wire.eio.backlog_most),
-            ("parley_bus_ok", "1 while events travel by the bus, 0 while by the log alone.", parley.bus.state == "ok"),
-        )
-        for name, about, value in gauges:
-            yield GaugeMetricFamily(name, about, value=value)
-        yield CounterMetricFamily(
-            "parley_events_delivered", "Events delivered to rooms of this instance.", value=parley.delivery.delivered
-        )
-        yield CounterMetricFamily(
-            "parley_events_repaired", "Events that came by the log, not by the bus.", value=parley.delivery.repaired
-        )
-        cuts = CounterMetricFamily("parley_clients_cut", "Clients cut that had not left.", labels=("reason",))
-        for reason, count in parley.wire.eio.cuts.items():
-            cuts.add_metric((reason,), count)
-        yield cuts
-        for name, about, taken in (
-            ("parley_loop_lag_seconds", "How late the event loop came to ten looks a second.", parley.lag.histogram),
-            ("parley_pool_wait_seconds", "Waiting for a connection to PostgreSQL.", parley.pool_waits),
-        ):
-            yield HistogramMetricFamily(name, about, buckets=taken.buckets(), sum_value=taken.seconds)
 
 
 def _payments(config: Config) -> Payments | None:

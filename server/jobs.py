@@ -18,7 +18,8 @@ from handlers.settling import lapse_deals
 from server.adapters.attachments import delete_files
 from server.commands.context import Services
 from server.errors import ParleyError
-from storage import Connection, attachments, rooms, sessions
+from server.outages import Outage
+from storage import Connection, Database, attachments, rooms, sessions
 
 SWEEP_EVERY_S = 3600.0
 SWEEP_BATCH = 5_000  # rows of one statement: well within its time, and no lock held for long
@@ -41,9 +42,10 @@ logger = structlog.get_logger("parley.jobs")
 class Jobs:
     """The jobs of one instance. Each is safe to run on several instances at once."""
 
-    def __init__(self, services: Services, *, retention_days: int) -> None:
+    def __init__(self, services: Services, upkeep: Database, *, retention_days: int) -> None:
         self._services = services
         self._database = services.database
+        self._upkeep = upkeep
         self._store = services.attachments
         self._retention_days = retention_days
         self._tasks: list[asyncio.Task[None]] = []
@@ -51,21 +53,24 @@ class Jobs:
     def start(self) -> None:
         """Begin."""
         self._tasks = [
-            asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep), name="sweep events"),
-            asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep_attachments), name="sweep attachments"),
-            asyncio.create_task(_every(SWEEP_EVERY_S, self.sweep_sessions), name="sweep sessions"),
-            asyncio.create_task(_every(SWEEP_EVERY_S, self.finish_erasures), name="finish erasures"),
-            asyncio.create_task(_every(EXPIRE_EVERY_S, self._database.expire_connections), name="expire connections"),
-            asyncio.create_task(_every(CLOCK_EVERY_S, self.expire_offers), name="expire offers"),
-            asyncio.create_task(_every(CLOCK_EVERY_S, self.expire_listings), name="expire listings"),
-            asyncio.create_task(_every(CLOCK_EVERY_S, self.finish_endings), name="finish endings"),
-            asyncio.create_task(_every(CLOCK_EVERY_S, self.lapse_deals), name="lapse deals"),
-            asyncio.create_task(_every(CLOCK_EVERY_S, self.run_errands), name="run errands"),
-            asyncio.create_task(_every(COUNT_EVERY_S, self.write_counts), name="write counts"),
-            asyncio.create_task(_every(WARN_EVERY_S, self.warn_of_ends), name="warn of ends"),
-            asyncio.create_task(_every(EMPTY_EVERY_S, self.empty_threads), name="empty threads"),
-            asyncio.create_task(_every(HEAT_EVERY_S, self.turn_threads), name="turn threads"),
-            asyncio.create_task(_every(MATCH_EVERY_S, self.match_listings), name="match listings"),
+            asyncio.create_task(_every(seconds, job, name), name=name)
+            for seconds, job, name in (
+                (SWEEP_EVERY_S, self.sweep, "sweep events"),
+                (SWEEP_EVERY_S, self.sweep_attachments, "sweep attachments"),
+                (SWEEP_EVERY_S, self.sweep_sessions, "sweep sessions"),
+                (SWEEP_EVERY_S, self.finish_erasures, "finish erasures"),
+                (EXPIRE_EVERY_S, self.expire_connections, "expire connections"),
+                (CLOCK_EVERY_S, self.expire_offers, "expire offers"),
+                (CLOCK_EVERY_S, self.expire_listings, "expire listings"),
+                (CLOCK_EVERY_S, self.finish_endings, "finish endings"),
+                (CLOCK_EVERY_S, self.lapse_deals, "lapse deals"),
+                (CLOCK_EVERY_S, self.run_errands, "run errands"),
+                (COUNT_EVERY_S, self.write_counts, "write counts"),
+                (WARN_EVERY_S, self.warn_of_ends, "warn of ends"),
+                (EMPTY_EVERY_S, self.empty_threads, "empty threads"),
+                (HEAT_EVERY_S, self.turn_threads, "turn threads"),
+                (MATCH_EVERY_S, self.match_listings, "match listings"),
+            )
         ]
 
     async def stop(self) -> None:
@@ -84,6 +89,11 @@ class Jobs:
         if swept:
             logger.info("events_swept", events=swept)
         return swept
+
+    async def expire_connections(self) -> None:
+        """Have every connection to PostgreSQL made anew at its next use."""
+        await self._database.expire_connections()
+        await self._upkeep.expire_connections()
 
     async def expire_offers(self) -> int:
         """Write the end of the offers whose time is over; how many they were."""
@@ -176,14 +186,15 @@ class Jobs:
         return swept
 
 
-async def _every(seconds: float, job: Callable[[], Awaitable[object]]) -> None:
+async def _every(seconds: float, job: Callable[[], Awaitable[object]], name: str) -> None:
     pause = min(seconds, FIRST_AFTER_S)  # soon after the start: an instance may not live for an hour
+    outage = Outage("job_failed", job=name)
     while True:
         await asyncio.sleep(pause)
         pause = seconds
         try:
             await job()
-        except ParleyError as error:
-            logger.warning("job_failed", error=error.message)
-        except Exception:
-            logger.exception("job_failed")
+        except Exception as error:
+            outage.failed(error)
+        else:
+            outage.over()

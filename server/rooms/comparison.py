@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from server.errors import ParleyError
+from server.outages import Outage
 from server.rooms.local import LocalRoom
 from server.rooms.names import Room
 from storage import Connection, Database
@@ -127,18 +127,16 @@ class Comparison:
         self._opened, self._snapshot = opened, snapshot
 
     async def _run(self) -> None:
-        failures = 0
+        failures, outage = 0, Outage("compare_failed")
         while True:
             await asyncio.sleep(COMPARE_S)
             try:
                 await (self.compare() if failures < FAILURES else self.compare_all())
                 failures = 0
-            except ParleyError as error:
+                outage.over()
+            except Exception as error:
                 failures += 1
-                logger.warning("compare_failed", failures=failures, error=error.message)
-            except Exception:
-                failures += 1
-                logger.exception("compare_failed", failures=failures)
+                outage.failed(error)
 
     def _note_blanked(self, heads: Iterable[Head]) -> None:
         for head in heads:

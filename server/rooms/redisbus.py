@@ -15,6 +15,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import RedisError
 
+from server.outages import Outage
 from server.rooms.bus import Receive
 from server.rooms.log import Event
 from server.rooms.names import Room
@@ -29,6 +30,8 @@ OUTBOX_EVENTS, OUTBOX_BYTES = 10_000, 8 * 2**20  # waiting for Redis; what comes
 TURN_BYTES, FRAME_COST = 64 * 1024, 640  # taken in one turn of the loop, where a frame counts as so much more
 CANCEL_S = 0.1  # from one cancellation of a task to the next
 REFUSED_LOG_S = 10.0  # between two lines about frames that were refused
+
+AWAY = (RedisError, OSError, TimeoutError)
 
 logger = structlog.get_logger("parley.bus")
 
@@ -58,6 +61,7 @@ class RedisBus:
         self._unanswered = 0
         self._refused = 0
         self._refused_at = 0.0
+        self._outage = Outage("redis_away", AWAY)
 
     @property
     def state(self) -> str:
@@ -98,8 +102,8 @@ class RedisBus:
                         await self._work(node, pubsub)
                     finally:
                         since = clock()
-            except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("redis_away", error=str(error) or type(error).__name__)
+            except AWAY as error:
+                self._outage.failed(error)
             except Exception:
                 logger.exception("bus_failed")  # a bug; deaf for ever would be worse than late
             await asyncio.sleep(max(0.0, since + RECONNECT_S - clock()))
@@ -216,6 +220,7 @@ class RedisBus:
             self._greetings = {later for later in self._greetings if later > number}
             self._unanswered = 0
             self._hears_itself = True
+            self._outage.over()
 
     def _open(self, data: bytes) -> list[Event]:
         """The events in a frame that are of rooms watched here; none where it may be of long ago.

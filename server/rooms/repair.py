@@ -6,6 +6,7 @@ from itertools import islice
 
 import structlog
 
+from server.outages import Outage
 from server.rooms import log
 from server.rooms.local import LocalRoom
 from server.rooms.log import Event
@@ -38,6 +39,7 @@ class Repair:
         self._behind: dict[LocalRoom, int] = {}
         self._at_once = ROOMS
         self._is_stopped = False
+        self._outage = Outage("repair_failed")
         self.task: asyncio.Task[None] | None = None
 
     def expect(self, local: LocalRoom, seq: int) -> None:
@@ -77,12 +79,13 @@ class Repair:
             try:
                 found, logged = await self._read(heads)
             except Exception as error:
-                logger.warning("repair_failed", rooms=len(heads), error=str(error))
+                self._outage.failed(error)
                 self._at_once = max(1, len(turn) // 2)
                 for local, seq in turn.items():
                     self._note(local, seq)
                 await asyncio.sleep(RETRY_S)
             else:
+                self._outage.over()
                 self._at_once = min(ROOMS, self._at_once * 2)
                 misread = {local for local in turn if local.blankings != blankings[local]}
                 self._deliver(turn, misread, heads, found, logged)

@@ -1,9 +1,9 @@
 """Parley with one of its guarantees taken out or a fault put in, to show what the tests would notice.
 
-`python -m tests.faults.broken <what>` serves so. Taken out are `ack_after_commit`, `repair_of_gaps` and
-`comparison_with_postgresql`; with `stock_redis_manager` events go between instances as python-socketio sends them; at
-`die_before_publish` the process kills itself when it has committed a message whose text is "die", before anybody hears
-of it.
+`python -m tests.faults.broken <what>` serves so. Taken out are `ack_after_commit`, `repair_of_gaps`,
+`comparison_with_postgresql`, `resuming` and `one_epoch`; with `stock_redis_manager` events go between instances as
+python-socketio sends them; at `die_before_publish` the process kills itself when it has committed a message whose text
+is "die", before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from uuid import uuid4
 
 import handlers  # noqa: F401  (declares the commands, before the command line is set up)
+from handlers import connections
 from server.cli.main import main
 from server.rooms.comparison import Comparison
 from server.rooms.delivery import Delivery
+from server.rooms.joining import Joining
 from server.rooms.log import Event
+from server.rooms.names import Room
 from server.rooms.repair import Repair
 from storage import Connection, Database
 from tests.faults.stock import never, stock_redis_manager
@@ -59,6 +63,25 @@ def without_comparison_with_postgresql() -> None:
     Comparison._run = never  # type: ignore[method-assign]
 
 
+def without_resuming() -> None:
+    """Let everybody who comes back load all rooms afresh."""
+
+    async def resumable(*_: Any) -> dict[Room, int]:
+        return {}
+
+    Joining.resumable = resumable  # type: ignore[method-assign]
+
+
+def without_one_epoch() -> None:
+    """Tell of an epoch that the other instances do not know."""
+    own, said = uuid4(), connections.Hello
+
+    def hello(**fields: Any) -> connections.Hello:
+        return said(**fields | {"epoch": own})
+
+    connections.Hello = hello  # type: ignore[assignment,misc]
+
+
 def die_before_publish() -> None:
     """Crash between the commit and the fan-out."""
     publish = Delivery.publish
@@ -76,6 +99,8 @@ BROKEN = {
     "ack_after_commit": without_ack_after_commit,
     "repair_of_gaps": without_repair_of_gaps,
     "comparison_with_postgresql": without_comparison_with_postgresql,
+    "resuming": without_resuming,
+    "one_epoch": without_one_epoch,
     "stock_redis_manager": stock_redis_manager,
     "die_before_publish": die_before_publish,
 }

@@ -43,6 +43,8 @@ MUTATIONS = {
         Mutation("recognition_of_repeats", "sends_doubled", frozenset({"doubled"}), is_stored=True),
         Mutation("repair_of_gaps", "redis_killed", frozenset({"view", "turn"})),
         Mutation("comparison_with_postgresql", "redis_killed", frozenset({"view"})),
+        Mutation("resuming", "reconnect_storm", frozenset({"reset"})),
+        Mutation("one_epoch", "reconnect_storm", frozenset({"epoch"})),
         Mutation("row_locks", "instance_killed", frozenset({"offer", "law"}), serves=RACING, what="locks of offers"),
         Mutation("stock_redis_manager", "redis_killed", frozenset({"view"}), what=STOCK),
         Mutation("stock_redis_manager", "redis_partitioned", frozenset({"view"}), what=STOCK),

@@ -284,3 +284,16 @@ async def test_a_cluster_that_nobody_owns_the_slot_of_is_waited_for(cluster: Clu
     await cluster.others[0].ask("CLUSTER", "ADDSLOTS", SLOT)
     await until(pair.is_ok, "ok again")
     await pair.meet()
+
+
+async def test_an_owner_cut_off_from_the_others_refuses_where_it_is_told_to(
+    cluster: Cluster, new_pair: NewPair
+) -> None:
+    pair = await new_pair(cluster.owner.url, cluster.owner.url)
+    await cluster.owner.ask("CONFIG", "SET", "cluster-allow-pubsubshard-when-down", "no")
+    cluster.replica.kill()
+    for node in cluster.others:
+        node.kill()
+    await until(pair.is_degraded, "degraded")
+    await asyncio.sleep(0.6)
+    assert pair.here.state == pair.there.state == "degraded"

@@ -105,11 +105,11 @@ async def test_connections_are_replaced_a_minute_after_the_start_and_then_hourly
     new_instance: NewInstance, clock: Clock
 ) -> None:
     parley = await new_instance(PARLEY_POOL_MIN="2", PARLEY_POOL_MAX="2")
-    database = parley.parley.database
+    database, upkeep = parley.parley.database, parley.parley.upkeep
 
     async def pids() -> set[int]:
-        async with database.connection() as one, database.connection() as two:
-            return {await db.fetchval("select pg_backend_pid()") for db in (one, two)}
+        async with database.connection() as one, database.connection() as two, upkeep.connection() as three:
+            return {await db.fetchval("select pg_backend_pid()") for db in (one, two, three)}
 
     first = await pids()
     assert await pids() == first
@@ -130,9 +130,10 @@ async def test_a_job_that_fails_is_tried_again_at_its_time(clock: Clock) -> None
             raise outcome
 
     with structlog.testing.capture_logs() as logged:
-        task = asyncio.create_task(jobs._every(7.0, job), name="a job")
+        task = asyncio.create_task(jobs._every(7.0, job, "a job"), name="a job")
         for left in (3, 2, 1, 0):
             assert await clock.over("a job") == 7
             assert len(outcomes) == left
         task.cancel()
-    assert [line["event"] for line in logged] == ["job_failed"] * 3
+    assert [line["event"] for line in logged] == ["job_failed"] * 3 + ["job_failed_no_more"]
+    assert {line["job"] for line in logged} == {"a job"}
