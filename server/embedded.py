@@ -54,6 +54,9 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "deadlock_timeout": "200ms",  # below statement_timeout, or a deadlock dies as a time-out, not retried
+    # A crash of one of its processes ends all of it, and `supervise` starts it: by itself PostgreSQL 18.6 may stay in
+    # recovery for ever where there was no space left, one time in thirty (`make faults`, disk_full).
+    "restart_after_crash": "off",
     "jit": "off",  # compiling costs more than the short queries of a chat take
     "random_page_cost": "1.1",  # solid state, or cached
     "max_parallel_workers_per_gather": "0",  # a small machine's cores have connections to serve

@@ -35,10 +35,18 @@ select count(*) from gone;
 delete from presence_instances i
  where i.instance_id = :instance_id and not exists (select from presences p where p.instance_id = i.instance_id);
 
--- name: set_states(instance_id, user_ids, states)!
-insert into presences (user_id, instance_id, state)
-select user_id, :instance_id::uuid, state from unnest(:user_ids::uuid[], :states::text[]) as t (user_id, state)
-on conflict (user_id, instance_id) do update set state = excluded.state;
+-- name: set_states(instance_id, user_ids, states)$
+-- Nothing, and null, of an instance that is closed, or has gone in a crash of PostgreSQL: the table is unlogged.
+with own as (
+    select instance_id from presence_instances where instance_id = :instance_id and expires_at > '-infinity' for key share
+), said as (
+    insert into presences (user_id, instance_id, state)
+    select t.user_id, own.instance_id, t.state
+      from own
+     cross join unnest(:user_ids::uuid[], :states::text[]) as t (user_id, state)
+    on conflict (user_id, instance_id) do update set state = excluded.state
+)
+select true as lives from own;
 
 -- name: set_offline(instance_id, user_ids)!
 -- The people are locked in order of id.

@@ -53,13 +53,18 @@ async def bury(db: Connection, instance_id: UUID, most: int) -> bool:
     return gone == most
 
 
-async def set_states(db: Connection, instance_id: UUID, states: Mapping[UUID, PresenceState]) -> None:
-    """Say of people what they are on an instance; the instance has to be known."""
+async def set_states(db: Connection, instance_id: UUID, states: Mapping[UUID, PresenceState]) -> bool:
+    """Say of people what they are on an instance; False where nobody knows that one, or it is closed.
+
+    Then nothing is said of those who are there.
+    """
     there = {user_id: state for user_id, state in states.items() if state != PresenceState.OFFLINE}
-    if there:
+    lives = not there or bool(
         await sql.set_states(db, instance_id=instance_id, user_ids=list(there), states=list(there.values()))
+    )
     if len(there) < len(states):
         await sql.set_offline(db, instance_id=instance_id, user_ids=[who for who in states if who not in there])
+    return lives
 
 
 async def list_presences(db: Connection, user_ids: Collection[UUID]) -> list[Presence]:

@@ -17,16 +17,17 @@ class Lease:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._renewing = asyncio.Lock()
         self.instance_id = uuid4()
 
     async def renew(self) -> bool:
         """Let hold what this instance says; False where there is a new lease, under which nothing is said yet."""
-        async with self._database.connection() as db:
+        async with self._renewing, self._database.connection() as db:
             if await presence.renew(db, self.instance_id, LEASE_S):
                 return True
             instance_id = uuid4()
             await presence.create_instance(db, instance_id, LEASE_S)
-        self.instance_id = instance_id
+            self.instance_id = instance_id
         return False
 
     async def end(self) -> None:

@@ -209,7 +209,9 @@ class Presences:
             own.written = None
         instance_id = self._lease.instance_id
         async with self._database.connection() as db:
-            await presence.set_states(db, instance_id, states)
+            lives = await presence.set_states(db, instance_id, states)
+        if not lives:
+            await self._renew()  # not in up to 15 s: in a crash of PostgreSQL it forgets who is there
         if instance_id != self._lease.instance_id:
             return  # it does not hold, and all is said again
         for user_id, own in due.items():

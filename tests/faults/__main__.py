@@ -116,7 +116,7 @@ class Run:
             load=load,
             machine=machine.describe(),
             commit=machine.commit(),
-            errors=self._stage.errors(),
+            errors=sorted(self._stage.errors()),
             seed=seed,
         )
         ledger.add(self._options.ledger, entry)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from tests.faults.history import History, Outcome
+from tests.faults.history import Away, History, Outcome
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ def measure(history: History, moments: Moments, spared: Set[str] | None = None) 
             begun_then.setdefault(each.sender_id, []).append(wait)
     messages = len({(each.sender_id, each.client_id) for each in acked})
     later = [each.ended - mended for each in acked if each.ended >= mended]
-    gaps = [(away.ended or over) - away.began for aways in history.aways.values() for away in aways]
+    aways = _aways(history, over)
+    gaps = [(away.ended or over) - away.began for each in aways.values() for away in each]
     return Measures(
         acked=messages,
         unknown=sum(1 for _ in history.of(Outcome.UNKNOWN)),
         refused=sum(1 for _ in history.of(Outcome.FAIL)),
-        cuts=history.cuts,
+        cuts=len(gaps),
         events=sum(len(view.seen) for view in history.views.values()),
         ack_before_ms=p99([wait for begun, wait in theirs if begun < struck and begun + wait < struck]) * 1000,
         ack_during_ms=p99(during) * 1000,
@@ -77,7 +78,7 @@ def measure(history: History, moments: Moments, spared: Set[str] | None = None) 
         away_s=max(gaps, default=0.0),
         first_ack_s=min(later, default=over - mended),
         caught_up_s=_caught_up(history, moments),
-        lag_s=_lag(history, moments),
+        lag_s=_lag(history, moments, aways),
         away_p99_s=p99(gaps),
         ack_stall_ms=max(during, default=0.0) * 1000,
         ack_median_ms=_median([wait for waits in begun_then.values() for wait in waits]) * 1000,
@@ -118,7 +119,16 @@ def _caught_up(history: History, moments: Moments) -> float:
     return last - moments.mended
 
 
-def _lag(history: History, moments: Moments) -> float:
+def _aways(history: History, over: float) -> dict[str, list[Away]]:
+    """The times that clients were away, by name; none of those who were cut when all had been judged.
+
+    To judge a long round takes seconds, in which the clients answer no ping.
+    """
+    aways = {name: [away for away in each if away.began < over] for name, each in history.aways.items()}
+    return {name: each for name, each in aways.items() if each}
+
+
+def _lag(history: History, moments: Moments, aways: Mapping[str, object]) -> float:
     """The longest from an ack during the fault to a client that hears of it; of clients that were never cut."""
     acks: dict[str, list[tuple[int, float]]] = {}
     for (room, seq), at in _acks(history).items():
@@ -126,7 +136,7 @@ def _lag(history: History, moments: Moments) -> float:
             acks.setdefault(room, []).append((seq, at))
     longest = 0.0
     for view in history.views.values():
-        if not history.aways.get(view.client):
+        if view.client not in aways:
             heard = {seen.seq: seen.at for seen in view.seen}
             for seq, at in acks.get(view.room, ()):
                 longest = max(longest, heard.get(seq, moments.over) - at)

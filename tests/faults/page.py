@@ -105,7 +105,7 @@ def _totals(whole: Sequence[Entry], played: Sequence[Entry], rounds: Sequence[En
         ("connections cut", f"{sum(entry.measures.cuts for entry in played):,}"),
         ("events taken by clients", f"{sum(entry.measures.events for entry in played):,}"),
         (f"offers on each of which {ACTORS} moved at once", f"{sum(entry.offers for entry in played):,}"),
-        ("rounds that broke the promise", f"{len(bad):,}"),
+        ("rounds that broke the promise, or in which an error was logged", f"{len(bad):,}"),
         ("rounds whose fault nobody felt (not counted)", f"{len(whole) - len(played):,}"),
         ("errors that instances have logged, by name", errors or "none"),
         ("machine", machines),

@@ -82,6 +82,7 @@ async def play(stage: Stage, fault: Fault, load: Load) -> Round:
     """Play one round."""
     begun = monotonic()
     await stage.mend(fault.environ, fault.module)
+    errors = stage.errors()
     pause_s = load.pause_s if fault.pause_s is None else fault.pause_s
     people = await crowd(stage.dsn, SECRET, load.people, load.chats)
     history, excused = History(), set[str]()
@@ -106,6 +107,8 @@ async def play(stage: Stage, fault: Fault, load: Load) -> Round:
         for client in clients:
             client.hush()
         found = await concluded(stage.dsn, clients, hagglers, history, load.patience_s)
+        if not excused:
+            found += [f"error: {name}, {count} times in the logs" for name, count in (stage.errors() - errors).items()]
         over = monotonic()
     finally:
         await hagglers.leave()

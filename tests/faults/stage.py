@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -253,10 +254,10 @@ class Stage:
         finally:
             await connection.close()
 
-    def errors(self) -> list[str]:
-        """What the instances have logged as an error, each kind once."""
+    def errors(self) -> Counter[str]:
+        """How often the instances have logged an error, by its name; until now."""
         lines = [line for station in self.stations for line in station.process.logged()]
-        return sorted({str(line["event"]) for line in lines if line.get("level") in ("error", "critical")})
+        return Counter(str(line["event"]) for line in lines if line.get("level") in ("error", "critical"))
 
 
 @asynccontextmanager

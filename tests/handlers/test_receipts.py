@@ -287,11 +287,12 @@ async def test_who_goes_while_their_coming_is_written_stops_nothing(
     await watcher.call("presence:watch", user_ids=[bilal.user_id])
     service, write, gone = two[0].parley.presences, presence.set_states, asyncio.Event()
 
-    async def and_go(db: Any, instance_id: UUID, states: Any) -> None:
-        await write(db, instance_id, states)
+    async def and_go(db: Any, instance_id: UUID, states: Any) -> bool:
+        lives = await write(db, instance_id, states)
         for socket in two[0].parley.delivery.sockets_of(UUID(brief.user_id)):
             service.leave(socket)
             gone.set()
+        return lives
 
     monkeypatch.setattr(presence, "set_states", and_go)
     await brief.connect()

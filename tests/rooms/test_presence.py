@@ -84,10 +84,10 @@ def of_one_instance(monkeypatch: pytest.MonkeyPatch, presences: Presences) -> li
     """How many people each statement wrote for this instance."""
     sizes, write = [], presence.set_states
 
-    async def spy(db: Connection, instance_id: UUID, states: Mapping[UUID, PresenceState]) -> None:
-        await write(db, instance_id, states)
+    async def spy(db: Connection, instance_id: UUID, states: Mapping[UUID, PresenceState]) -> bool:
         if instance_id == presences._lease.instance_id:
             sizes.append(len(states))
+        return await write(db, instance_id, states)
 
     monkeypatch.setattr(presence, "set_states", spy)
     return sizes
@@ -106,10 +106,10 @@ async def test_what_many_say_is_written_in_pages_and_where_one_fails_the_rest_la
         presences.say(enter(delivery, one), ONLINE)
     write = presence.set_states
 
-    async def once(*args: Any) -> None:
+    async def once(*args: Any) -> bool:
         if sizes:
             raise Unavailable
-        await write(*args)
+        return await write(*args)
 
     monkeypatch.setattr(presence, "set_states", once)
     with pytest.raises(Unavailable):
@@ -121,6 +121,24 @@ async def test_what_many_say_is_written_in_pages_and_where_one_fails_the_rest_la
     assert await states(database, who) == ["online"] * 5
 
 
+async def test_an_instance_that_a_crash_of_postgresql_has_made_forgotten_says_all_again_at_its_next_word(
+    monkeypatch: pytest.MonkeyPatch, database: Watched, delivery: Delivery, presences: Presences
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.0)
+    who = await people(database, 2)
+    forgotten = presences._lease.instance_id
+    presences.say(enter(delivery, who[0]), ONLINE)
+    await presences._write()
+    async with database.connection() as db:
+        await db.execute("delete from presences where instance_id = $1", forgotten)
+        await db.execute("delete from presence_instances where instance_id = $1", forgotten)
+    presences.say(enter(delivery, who[1]), ONLINE)
+    await presences._write()
+    await presences._write()
+    assert presences._lease.instance_id != forgotten
+    assert await states(database, who) == ["online"] * 2
+
+
 async def test_an_outage_is_a_warning_once_and_the_next_one_again_and_a_bug_an_error_every_time(
     monkeypatch: pytest.MonkeyPatch, database: Watched, delivery: Delivery, presences: Presences
 ) -> None:
@@ -129,11 +147,11 @@ async def test_an_outage_is_a_warning_once_and_the_next_one_again_and_a_bug_an_e
     first, second = [Unavailable, OSError, Unavailable, None], [TimeoutError, RuntimeError, KeyError, None]
     write, fails = presence.set_states, [*first, *second]
 
-    async def spoilt(*args: Any) -> None:
+    async def spoilt(*args: Any) -> bool:
         error = fails.pop(0)
         if error is not None:
             raise error
-        await write(*args)
+        return await write(*args)
 
     monkeypatch.setattr(presence, "set_states", spoilt)
     work = asyncio.create_task(presences._work_for_ever())

@@ -395,6 +395,22 @@ async def test_after_a_kill_of_postgresql_supervision_brings_it_back(
     assert attach(data) is None
 
 
+async def test_a_crash_of_one_process_ends_all_and_supervision_brings_it_back(
+    embed: Callable[..., EmbeddedPostgres], data: Path
+) -> None:
+    server = embed(data)
+    await ask(server.dsn, "create table t as select 1 as n")
+    before = server.pid
+    os.kill(await ask(server.dsn, "select pid from pg_stat_activity where backend_type = 'walwriter'"), signal.SIGKILL)
+    supervision = asyncio.create_task(server.supervise())
+    async with asyncio.timeout(10):
+        while server.pid in (before, None) or attach(data) is None:
+            await asyncio.sleep(0)
+    assert await ask(server.dsn, "select n from t") == 1
+    server.stop()
+    await asyncio.wait_for(supervision, 5)
+
+
 async def test_supervision_never_puts_an_empty_database_in_the_place_of_a_lost_one(
     embed: Callable[..., EmbeddedPostgres], data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
