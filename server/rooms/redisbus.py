@@ -9,9 +9,10 @@ channel, of the one node that has its slot.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Iterator
+from typing import NamedTuple
 
 import structlog
-from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import RedisError
 
@@ -20,7 +21,7 @@ from server.rooms.bus import Receive
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.origins import Origins
-from server.rooms.redisnode import TIMEOUT_S, Node, Nodes
+from server.rooms.redisnode import TIMEOUT_S, Nodes, ask, hear
 from server.rooms.sealing import Seal, key_of
 
 RECONNECT_S = 0.5  # from one attempt to the next, or as long as the attempt takes: TIMEOUT_S at most
@@ -34,6 +35,14 @@ REFUSED_LOG_S = 10.0  # between two lines about frames that were refused
 AWAY = (RedisError, OSError, TimeoutError)
 
 logger = structlog.get_logger("parley.bus")
+
+
+class Lines(NamedTuple):
+    """Connections to the server that has the channel: one that speaks, by the command `publish`, one that hears."""
+
+    speaker: AbstractConnection
+    listener: AbstractConnection
+    publish: str
 
 
 class RedisBus:
@@ -97,9 +106,9 @@ class RedisBus:
         while True:
             since = clock()
             try:
-                async with self._connected() as (node, pubsub):
+                async with self._connected() as lines:
                     try:
-                        await self._work(node, pubsub)
+                        await self._work(lines)
                     finally:
                         since = clock()
             except AWAY as error:
@@ -109,26 +118,25 @@ class RedisBus:
             await asyncio.sleep(max(0.0, since + RECONNECT_S - clock()))
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[tuple[Node, PubSub]]:
+    async def _connected(self) -> AsyncIterator[Lines]:
         """A connection that speaks, and one that is subscribed. Raises TimeoutError where that takes long."""
         async with contextlib.AsyncExitStack() as closing:
             # Not wait_for: before Python 3.12 it forgets a cancellation that comes with the answer.
             async with asyncio.timeout(TIMEOUT_S):
                 node = await self._nodes.connect()
-                closing.push_async_callback(_close, node)
-                pubsub = node.client.pubsub()
-                closing.push_async_callback(pubsub.aclose)
-                await (pubsub.ssubscribe if node.is_sharded else pubsub.subscribe)(self._channel)
-                await pubsub.get_message(timeout=None)  # that it is subscribed, or else it missed its first greeting
-                await node.client.ping()
-            yield node, pubsub
+                closing.push_async_callback(node.close)
+                speaker, listener = await node.line(), await node.line()
+                # Answered before anything is said, or else it might miss its first greeting.
+                await ask(listener, "SSUBSCRIBE" if node.is_sharded else "SUBSCRIBE", self._channel)
+                await ask(speaker, "PING")
+            yield Lines(speaker, listener, "SPUBLISH" if node.is_sharded else "PUBLISH")
 
-    async def _work(self, node: Node, pubsub: PubSub) -> None:
+    async def _work(self, lines: Lines) -> None:
         """Publish, hear and probe until one of them fails; raises as that does."""
         self._greetings.clear()
         self._unanswered = 0
         self._is_connected = True
-        works = (self._publish_for_ever(node), self._hear_for_ever(pubsub), self._probe_for_ever())
+        works = (self._publish_for_ever(lines), self._hear_for_ever(lines), self._probe_for_ever())
         tasks = [asyncio.create_task(work) for work in works]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -139,14 +147,13 @@ class RedisBus:
             self._empty()
             await _end(tasks)
 
-    async def _publish_for_ever(self, node: Node) -> None:
-        publish = node.client.spublish if node.is_sharded else node.client.publish
+    async def _publish_for_ever(self, lines: Lines) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             for frame in self._frames():
                 async with asyncio.timeout(TIMEOUT_S):
-                    await publish(self._channel, frame)
+                    await ask(lines.speaker, lines.publish, self._channel, frame)
 
     def _frames(self) -> Iterator[bytes]:
         """What is to be said now. A greeting comes first: with it who hears us believes what follows."""
@@ -173,17 +180,17 @@ class RedisBus:
             self._will_greet = True
             asyncio.get_running_loop().call_later(GREET_SOON_S, self._greet)
 
-    async def _hear_for_ever(self, pubsub: PubSub) -> None:
+    async def _hear_for_ever(self, lines: Lines) -> None:
         taken = 0
-        async for message in pubsub.listen():
-            if message["type"] in ("message", "smessage"):
-                data = message["data"]
+        while True:
+            kind, data = await hear(lines.listener)
+            if kind in (b"message", b"smessage"):
                 self._take(data)
                 taken += FRAME_COST + len(data)
                 if taken >= TURN_BYTES:
                     taken = 0
-                    await asyncio.sleep(0)  # listen() waits for nothing while more is there
-            elif message["type"] == "sunsubscribe":
+                    await asyncio.sleep(0)  # it waits for nothing while more is there
+            elif kind == b"sunsubscribe":
                 raise Lost("the channel's slot has moved to another node")
 
     async def _probe_for_ever(self) -> None:
@@ -249,8 +256,3 @@ async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
             task.cancel()
         _, living = await asyncio.wait(living, timeout=CANCEL_S)
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _close(node: Node) -> None:
-    with contextlib.suppress(RedisError, OSError):
-        await node.client.aclose()

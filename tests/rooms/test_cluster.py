@@ -245,8 +245,11 @@ async def test_nodes_that_do_not_say_their_names_are_found_where_the_one_is_that
 
 async def test_a_server_too_old_to_say_what_it_is_is_none_of_a_cluster() -> None:
     class Old:
-        async def execute_command(self, *words: str) -> None:
-            raise ResponseError(f"unknown command '{words[0]}'")
+        async def send_command(self, *words: str, check_health: bool) -> None:
+            self.asked = words
+
+        async def read_response(self, *, push_request: bool) -> None:
+            raise ResponseError(f"unknown command '{self.asked[0]}'")
 
     assert not await redisnode._is_of_cluster(Old())  # type: ignore[arg-type]
 

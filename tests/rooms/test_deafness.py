@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from server.rooms import redisbus
 from server.rooms.bus import Bus
 from server.rooms.names import Room
-from server.rooms.redisbus import RedisBus
+from server.rooms.redisbus import Lines, RedisBus
 from server.rooms.redisnode import Node, Nodes
 from server.rooms.sealing import Seal
 from tests.rooms.test_bus import KEY, PATIENCE_S, Tunnel, event, started
@@ -202,7 +202,7 @@ async def test_a_cancellation_that_the_client_of_redis_forgets_is_said_again(
 ) -> None:
     forgotten: list[object] = []
 
-    async def forget_once(self: RedisBus, node: Node) -> None:
+    async def forget_once(self: RedisBus, lines: Lines) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
