@@ -108,11 +108,14 @@ class Race:
         db: asyncpg.Connection,
         tally: Tally,
         cast: Sequence[Racer],
+        *,
+        tries: int = TRIES,
     ) -> None:
         self._urls = urls
         self._http = http
         self._db = db
         self._tally = tally
+        self._tries = tries
         self._seller, self._guest, *self._buyers = cast
         self._turn = 0
 
@@ -260,7 +263,7 @@ class Race:
 
     async def _ask(self, asked: Asked) -> Answer:
         """Ask one of the servers, each try the next; what is `unavailable` is sent again, as a client does."""
-        for _ in range(TRIES):
+        for _ in range(self._tries):
             answer = await self._post(asked)
             if answer["ok"] or answer["error"]["code"] != "unavailable":
                 break
@@ -288,7 +291,16 @@ def eur(amount: int) -> Answer:
     return {"amount": amount, "currency": "EUR"}
 
 
-async def race(dsn: str, secret: str, urls: Sequence[str], *, offers: int, seconds: float, at_once: int = 3) -> Tally:
+async def race(
+    dsn: str,
+    secret: str,
+    urls: Sequence[str],
+    *,
+    offers: int,
+    seconds: float,
+    at_once: int = 3,
+    tries: int = TRIES,
+) -> Tally:
     """Race until so many offers have been fought for, or the time is over, in some rounds side by side."""
     tally, loop = Tally(), asyncio.get_running_loop()
     ends = loop.time() + seconds
@@ -299,7 +311,7 @@ async def race(dsn: str, secret: str, urls: Sequence[str], *, offers: int, secon
         async def side(cast: Sequence[Racer]) -> None:
             db = await asyncpg.connect(dsn)
             try:
-                one = Race(urls, http, db, tally, cast)
+                one = Race(urls, http, db, tally, cast, tries=tries)
                 while tally.offers < offers and loop.time() < ends and len(tally.wrong) < 20:
                     await one.round()
             finally:
