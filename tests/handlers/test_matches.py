@@ -319,9 +319,9 @@ async def test_a_threads_listings_are_matched_with_its_members_alone(
         error = await refused(bilal, "match:act", match_id=match["match_id"], action=action)
         assert error == await refused(bilal, "match:act", match_id=str(uuid4()), action=action)
     assert (await act(amina, match, "interested"))["match"]["status"] == "interested"
-    phone = await bilal.connect()
+    phone, hers = await bilal.connect(), await amina.connect()
     await amina.post("listing:update", listing_id=lamp["listing_id"], version=2, price=eur(14_000))
-    await (await amina.connect()).hearing("match:changed")
+    await hers.hearing("match:changed")
     await settled(phone, bilal)
     assert heard_of(phone) == []
     await bilal.post("thread:join", **here)
