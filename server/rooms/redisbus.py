@@ -21,7 +21,7 @@ from server.rooms.bus import Receive
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.origins import Origins
-from server.rooms.redisnode import TIMEOUT_S, Nodes, ask, hear
+from server.rooms.redisnode import TIMEOUT_S, Nodes, ask, hear, subscribe
 from server.rooms.sealing import Seal, key_of
 
 RECONNECT_S = 0.5  # from one attempt to the next, or as long as the attempt takes: TIMEOUT_S at most
@@ -127,7 +127,7 @@ class RedisBus:
                 closing.push_async_callback(node.close)
                 speaker, listener = await node.line(), await node.line()
                 # Answered before anything is said, or else it might miss its first greeting.
-                await ask(listener, "SSUBSCRIBE" if node.is_sharded else "SUBSCRIBE", self._channel)
+                await subscribe(listener, "SSUBSCRIBE" if node.is_sharded else "SUBSCRIBE", self._channel)
                 await ask(speaker, "PING")
             yield Lines(speaker, listener, "SPUBLISH" if node.is_sharded else "PUBLISH")
 

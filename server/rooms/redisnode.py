@@ -48,7 +48,13 @@ class Node(NamedTuple):
 async def ask(line: AbstractConnection, *words: str | bytes) -> Any:
     """The answer to a command, whose first word is the command alone. Raises `RedisError` and OSError."""
     await line.send_command(*words, check_health=False)
-    return await line.read_response(push_request=True)
+    return await line.read_response()
+
+
+async def subscribe(line: AbstractConnection, command: str, *channels: str) -> None:
+    """Subscribe to channels, and wait until that is so for the first of them. Raises `RedisError` and OSError."""
+    await line.send_command(command, *channels, check_health=False)
+    await hear(line)
 
 
 async def hear(line: AbstractConnection) -> tuple[bytes, Any]:

@@ -130,7 +130,7 @@ class Run:
     def _judge(self, played: Round) -> None:
         _tell(played)
         self.is_well = self.is_well and not played.breaches and not played.late
-        (self.felt if ledger.is_felt(played) else self.unfelt).add(played.fault.name)
+        (self.felt if played.is_felt else self.unfelt).add(played.fault.name)
 
 
 class Unfinished(Exception):
@@ -206,7 +206,7 @@ def _tell(played: Round) -> None:
         f"{f' (without a fault {played.control_ms:.0f} ms)' if played.control_ms else ''}; {played.offers} offers",
         *(f"  BROKEN: {line}" for line in played.breaches[:5]),
         *(f"  late: {line}" for line in played.late),
-        *(() if ledger.is_felt(played) else ("  nobody felt it",)),
+        *(() if played.is_felt else ("  nobody felt it",)),
         *(f"  by {note}" for note in played.notes),
         *(f"  {finding.name}: {finding.value:.2f} {finding.unit}".rstrip() for finding in played.findings),
         sep="\n",

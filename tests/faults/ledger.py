@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tests.faults.measures import Measures
-from tests.faults.registry import Finding, signed
+from tests.faults.registry import Finding
 from tests.faults.rounds import Load, Round
 
 EACH_KIND = 5
@@ -61,13 +61,6 @@ def _some(breaches: list[str]) -> list[str]:
     return kept
 
 
-def is_felt(played: Round) -> bool:
-    """Whether the fault was felt: by its measures, and by the signs that it left."""
-    signs = [finding for finding in played.findings if finding.least is not None]
-    has_signs = bool(signs) or played.fault.shows is not signed
-    return played.has_shown and has_signs and not any(sign.is_missing for sign in signs)
-
-
 def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
     """A round's line; `run` is what all rounds of a run share."""
     return Entry(
@@ -75,7 +68,7 @@ def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
         measures=played.measures,
         breaches=_some(played.breaches),
         late=played.late,
-        has_shown=is_felt(played),
+        has_shown=played.is_felt,
         broken=broken,
         offers=played.offers,
         findings=list(played.findings),

@@ -19,7 +19,7 @@ from tests.faults.crowd import crowd
 from tests.faults.hagglers import Hagglers
 from tests.faults.history import History
 from tests.faults.measures import Measures, Moments, measure
-from tests.faults.registry import Fault, Finding, Must, Scene, faults
+from tests.faults.registry import Fault, Finding, Must, Scene, faults, signed
 from tests.faults.stage import SECRET, Stage
 
 __all__ = ["CONTROL", "Load", "Round", "faults", "greeted", "judge", "play"]
@@ -73,9 +73,11 @@ class Round:
         return [*self.fault.must.missed(self.measures, self.control_ms), *over]
 
     @property
-    def has_shown(self) -> bool:
-        """Whether the fault was felt at all."""
-        return self.fault.shows(self.measures)
+    def is_felt(self) -> bool:
+        """Whether the fault was felt: by its measures, and by the signs that it left."""
+        signs = [finding for finding in self.findings if finding.least is not None]
+        has_signs = bool(signs) or self.fault.shows is not signed
+        return self.fault.shows(self.measures) and has_signs and not any(sign.is_missing for sign in signs)
 
 
 async def play(stage: Stage, fault: Fault, load: Load) -> Round:

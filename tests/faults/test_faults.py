@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.ledger import is_felt
 from tests.faults.mutations import MUTATIONS, caught, is_caught
 from tests.faults.rounds import CONTROL, Load, faults, play
 from tests.faults.stage import Stage, staged
@@ -37,7 +36,7 @@ async def stage(servers_folder: Path) -> AsyncIterator[Stage]:
 async def test_the_promise_holds_through(name: str, stage: Stage) -> None:
     played = await play(stage, faults[name], SHORT)
     assert played.breaches == []
-    assert is_felt(played), f"nobody has felt it: {played.measures}, {played.findings}"
+    assert played.is_felt, f"nobody has felt it: {played.measures}, {played.findings}"
     assert played.late == []
 
 
@@ -46,7 +45,7 @@ async def test_no_fault_shows_where_there_is_none(stage: Stage) -> None:
     before = [await station.scrape(REPAIRED) for station in stage.stations]
     played = await play(stage, CONTROL, SHORT)
     assert played.breaches == []
-    assert [fault.name for fault in faults.values() if is_felt(replace(played, fault=fault))] == []
+    assert [fault.name for fault in faults.values() if replace(played, fault=fault).is_felt] == []
     assert [await station.scrape(REPAIRED) for station in stage.stations] == before
 
 

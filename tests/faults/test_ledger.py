@@ -12,7 +12,6 @@ from types import MappingProxyType
 import pytest
 
 from tests.faults import __main__ as program
-from tests.faults import ledger
 from tests.faults.__main__ import _in_turn
 from tests.faults.control import control_of, held_against
 from tests.faults.history import Away, History, Invocation, Outcome, Seen
@@ -160,9 +159,9 @@ def test_a_round_without_the_fault_is_like_it_in_all_else() -> None:
 def test_a_fault_of_which_a_sign_is_missing_was_not_felt() -> None:
     fault = next(fault for fault in faults.values() if fault.shows is signed)
     shown, missing = Finding("deadlocks", 2.0, None, "", 1.0), Finding("deadlocks", 0.0, None, "", 1.0)
-    assert ledger.is_felt(Round(fault, GOOD, [], 1.0, findings=[shown]))
-    assert not ledger.is_felt(Round(fault, GOOD, [], 1.0, findings=[shown, missing]))
-    assert not ledger.is_felt(Round(fault, GOOD, [], 1.0))
+    assert Round(fault, GOOD, [], 1.0, findings=[shown]).is_felt
+    assert not Round(fault, GOOD, [], 1.0, findings=[shown, missing]).is_felt
+    assert not Round(fault, GOOD, [], 1.0).is_felt
     assert not missing.is_over
 
 

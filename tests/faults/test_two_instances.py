@@ -20,6 +20,7 @@ from server.rooms.delivery import Delivery
 from server.rooms.joining import Joining
 from server.rooms.log import Event
 from server.rooms.repair import Repair
+from tests.buses import LossyBus
 from tests.faults.checker import Acked, read_log, violations
 from tests.faults.processes import ServerProcess, without
 from tests.people import SECRET, Device, Instance, Person
@@ -28,16 +29,6 @@ from tests.servers import RedisServer, execute
 REPAIRED_S = 2.0
 
 NewInstance = Callable[..., Awaitable[Instance]]
-
-
-class LossyBus(LocalBus):
-    """A bus that loses everything while `is_deaf`."""
-
-    is_deaf = False
-
-    def publish(self, event: Event) -> None:
-        if not self.is_deaf:
-            super().publish(event)
 
 
 class TurningBus(LocalBus):

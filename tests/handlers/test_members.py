@@ -24,7 +24,7 @@ def migrated_database(shared_database: str) -> str:
     return shared_database
 
 
-class LossyBus(LocalBus):
+class ForgetfulBus(LocalBus):
     """A bus that loses the events of some names, or all of them."""
 
     def __init__(self, hub: LocalHub) -> None:
@@ -260,7 +260,7 @@ async def test_whatever_the_bus_loses_devices_come_and_go(
     monkeypatch.setattr(members, "CROWD", crowd)
     monkeypatch.setattr(comparison, "COMPARE_S", 0.1)
     hub = LocalHub()
-    bus = LossyBus(hub)
+    bus = ForgetfulBus(hub)
     one, two = await new_instance(bus=bus), await new_instance(bus=LocalBus(hub))
     amina, bilal, other = [await one.person(name) for name in ("amina", "bilal", "other")]
     thread = await new_thread(amina)

@@ -20,12 +20,12 @@ from handlers.connections import PROTOCOL, Auth
 from server.commands.docs import Documents
 from server.commands.registry import pushes
 from server.errors import Unavailable
-from server.rooms.bus import LocalBus, LocalHub
-from server.rooms.log import Event
+from server.rooms.bus import LocalHub
 from storage.conversations import SharedConversation
 from storage.faqs import Faq
 from storage.listings import SharedListing
 from storage.threads import SharedThread
+from tests.buses import LossyBus
 from tests.market import eur, listed, set_
 from tests.people import PASSWORD, Instance, Person
 
@@ -315,16 +315,6 @@ async def test_what_both_wanted_stays_without_the_words_of_who_is_erased(parley:
         for side in ("source", "matched")
     }
     assert titles == {lamp["title"], "deleted"}
-
-
-class LossyBus(LocalBus):
-    """A bus that loses everything while `is_deaf`."""
-
-    is_deaf = False
-
-    def publish(self, event: Event) -> None:
-        if not self.is_deaf:
-            super().publish(event)
 
 
 def in_memory(instance: Instance, word: str) -> bool:

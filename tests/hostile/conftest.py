@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from server.rooms.bus import LocalBus, LocalHub
-from server.rooms.log import Event
+from server.rooms.bus import LocalHub
+from tests.buses import LossyBus
 from tests.people import Instance
 from tests.servers import RedisServer
 
@@ -19,16 +19,6 @@ BUSES = ["a bus", "a bus that loses everything", "a Redis that is killed"]
 def migrated_database(shared_database: str) -> str:
     """Nothing here needs a database of its own: each attacks people of its own."""
     return shared_database
-
-
-class LossyBus(LocalBus):
-    """A bus that loses everything while `is_deaf`."""
-
-    is_deaf = False
-
-    def publish(self, event: Event) -> None:
-        if not self.is_deaf:
-            super().publish(event)
 
 
 @dataclass

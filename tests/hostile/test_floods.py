@@ -16,8 +16,8 @@ import structlog
 from handlers import effects
 from server.commands import gateway, limits
 from server.rooms.bus import LocalBus, LocalHub
+from tests.buses import LossyBus
 from tests.frames import wired
-from tests.hostile.conftest import LossyBus
 from tests.market import eur, listed
 from tests.people import PATIENCE_S, ConnectRefused, Device, Instance, Person
 

@@ -8,9 +8,11 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 import pytest
@@ -47,7 +49,7 @@ def migrated_database(shared_database: str) -> str:
     return shared_database
 
 
-def here(conf: str, port: int, instances: list[Instance], folder: Path, trusted: str | None) -> str:
+def here(conf: str, port: int, instances: Sequence[Instance | Gone], folder: Path, trusted: str | None) -> str:
     """The shipped configuration with this machine's addresses in it, and Docker's resolver out.
 
     What comes from the address `trusted` is believed, as an operator has it who ends TLS elsewhere.
@@ -74,7 +76,7 @@ def placed(conf: str, folder: Path) -> str:
 
 
 @contextmanager
-def nginx(instances: list[Instance], folder: Path, trusted: str | None = None) -> Iterator[str]:
+def nginx(instances: Sequence[Instance | Gone], folder: Path, trusted: str | None = None) -> Iterator[str]:
     """The URL of the one that is shipped, while it runs in front of these."""
     with running(lambda port: here(CONF.read_text(), port, instances, folder, trusted), folder) as url:
         yield url
@@ -234,6 +236,40 @@ async def test_behind_what_ends_tls_clients_keep_their_addresses_and_pages_of_ht
         assert await handshake(inner, {**past_it, "Origin": inner}) == 200
 
 
+class Gone:
+    """An instance whose machine is gone: connections to it are neither accepted nor refused."""
+
+    def __enter__(self) -> Self:
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(0)
+        address = self._listener.getsockname()
+        self.url = f"http://{address[0]}:{address[1]}"
+        self._waiting = [socket.socket() for _ in range(4)]  # one is taken; with it the queue is full
+        for one in self._waiting:
+            one.setblocking(False)
+            one.connect_ex(address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self._listener, *self._waiting):
+            one.close()
+
+
+async def test_an_instance_whose_machine_is_gone_is_passed_over(
+    new_instance: Callable[..., Awaitable[Instance]], tmp_path: Path
+) -> None:
+    stays = await new_instance(PARLEY_TRUSTED_PROXY="1")
+    with Gone() as gone, nginx([stays, gone], tmp_path) as url:
+        times = []
+        for n in range(1, 21):
+            began = time.monotonic()
+            assert await handshake(url, {}, f"127.0.1.{n}") == 200
+            times.append(time.monotonic() - began)
+    assert 0.9 < max(times) < 4, "it was asked first by some"
+    assert sorted(times)[len(times) // 2] < 0.9, "but is left alone for a while then"
+
+
 async def seen_of(both: list[Instance], person: Person, url: str, address: str, headers: dict[str, str]) -> list[str]:
     """The addresses that the instances see of a phone at an address of this machine."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(address, 0))) as http:
@@ -244,8 +280,8 @@ async def seen_of(both: list[Instance], person: Person, url: str, address: str, 
     return seen
 
 
-async def handshake(url: str, headers: dict[str, str]) -> int:
-    """The status that a page gets which wants a session."""
-    asked = f"{url}/socket.io/?EIO=4&transport=polling"
-    async with aiohttp.ClientSession() as http, http.get(asked, headers=headers) as response:
+async def handshake(url: str, headers: dict[str, str], address: str = "127.0.0.1") -> int:
+    """The status that a page gets which wants a session, at an address of this machine."""
+    asked, connector = f"{url}/socket.io/?EIO=4&transport=polling", aiohttp.TCPConnector(local_addr=(address, 0))
+    async with aiohttp.ClientSession(connector=connector) as http, http.get(asked, headers=headers) as response:
         return response.status

@@ -248,7 +248,7 @@ async def test_a_server_too_old_to_say_what_it_is_is_none_of_a_cluster() -> None
         async def send_command(self, *words: str, check_health: bool) -> None:
             self.asked = words
 
-        async def read_response(self, *, push_request: bool) -> None:
+        async def read_response(self) -> None:
             raise ResponseError(f"unknown command '{self.asked[0]}'")
 
     assert not await redisnode._is_of_cluster(Old())  # type: ignore[arg-type]
