@@ -45,7 +45,7 @@ async def postgres_killed(scene: Scene, seconds: float) -> None:
 
 @fault(must=Must(first_ack_s=3.0), shows=lambda found: found.unknown > 0)
 async def postgres_backend_crashed(scene: Scene, seconds: float) -> None:
-    """`kill -9` of one backend, upon which PostgreSQL ends all others and recovers; again and again."""
+    """`kill -9` of one backend, upon which PostgreSQL ends all others, and is started again; again and again."""
     until = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < until:
         with contextlib.suppress(asyncpg.PostgresError, OSError):  # it may be recovering still
