@@ -88,7 +88,7 @@ class Parley:
         register_rooms(self.joining)
         register_effects(self.services)
         self._make_wire()
-        self.jobs = Jobs(self.services, self.upkeep, retention_days=config.retention_days)
+        self.jobs = Jobs(self.services, retention_days=config.retention_days)
         await self.delivery.start()
         await self.presences.start()
         self.jobs.start()

@@ -171,7 +171,7 @@ class Config:
             "milliseconds", "for a new socket's CONNECT")
     presence_debounce_ms: int       = _env("PARLEY_PRESENCE_DEBOUNCE_MS", whole(0, 300_000), "10000",
             "milliseconds", "between two things told of somebody's presence")
-    drain_ms: int                   = _env("PARLEY_DRAIN_MS", whole(0, 300_000), "5000", "milliseconds",
+    drain_ms: int                   = _env("PARLEY_DRAIN_MS", whole(0, 300_000), "2500", "milliseconds",
             "within it the clients of a stopping server return, each at random")
     listing_days: int               = _env("PARLEY_LISTING_DAYS", whole(1, 365), "30", "days",
             "a listing's life, where its owner says nothing")

@@ -19,7 +19,7 @@ from server.adapters.attachments import delete_files
 from server.commands.context import Services
 from server.errors import ParleyError
 from server.outages import Outage
-from storage import Connection, Database, attachments, rooms, sessions
+from storage import Connection, attachments, rooms, sessions
 
 SWEEP_EVERY_S = 3600.0
 SWEEP_BATCH = 5_000  # rows of one statement: well within its time, and no lock held for long
@@ -42,10 +42,9 @@ logger = structlog.get_logger("parley.jobs")
 class Jobs:
     """The jobs of one instance. Each is safe to run on several instances at once."""
 
-    def __init__(self, services: Services, upkeep: Database, *, retention_days: int) -> None:
+    def __init__(self, services: Services, *, retention_days: int) -> None:
         self._services = services
         self._database = services.database
-        self._upkeep = upkeep
         self._store = services.attachments
         self._retention_days = retention_days
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,9 +90,12 @@ class Jobs:
         return swept
 
     async def expire_connections(self) -> None:
-        """Have every connection to PostgreSQL made anew at its next use."""
+        """Have every connection that commands are done on made anew at its next use.
+
+        Not those of the upkeep, of few statements: there a new one says that PostgreSQL may have crashed, upon which
+        all rooms' memory is let go.
+        """
         await self._database.expire_connections()
-        await self._upkeep.expire_connections()
 
     async def expire_offers(self) -> int:
         """Write the end of the offers whose time is over; how many they were."""

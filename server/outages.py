@@ -1,4 +1,4 @@
-"""What fails again and again: said at once, then once a minute, and when it is over."""
+"""What fails again and again: said at once, then once a minute of each kind, and when it is over."""
 
 import time
 from typing import Any
@@ -24,23 +24,23 @@ class Outage:
         self._expected = expected
         self._about = about
         self._failures = 0
-        self._told: str | None = None
-        self._told_at = 0.0
+        self._is_told = False
+        self._told_at: dict[str, float] = {}
 
     def failed(self, error: Exception) -> None:
-        """Say so, unless the like was said within the last minute."""
+        """Say so, unless the like was said within the last minute, be it of an outage that is over."""
         self._failures += 1
         now, kind = time.monotonic(), type(error).__name__
-        if kind == self._told and now < self._told_at + AGAIN_S:
+        if now < self._told_at.get(kind, now - AGAIN_S) + AGAIN_S:
             return
-        self._told, self._told_at = kind, now
+        self._told_at[kind], self._is_told = now, True
         if isinstance(error, self._expected):
             logger.warning(self._event, failures=self._failures, error=str(error) or kind, **self._about)
         else:
             logger.error(self._event, failures=self._failures, exc_info=error, **self._about)
 
     def over(self) -> None:
-        """It has worked: say so where it had failed."""
-        if self._failures:
+        """It has worked: say so where it was said to have failed."""
+        if self._is_told:
             logger.info(f"{self._event}_no_more", failures=self._failures, **self._about)
-            self._failures, self._told = 0, None
+        self._failures, self._is_told = 0, False

@@ -16,6 +16,7 @@ from server.datafolder import DataFolderError
 
 WATCH_S = 0.1
 RETRY_S = 2.0
+AGAIN_S = 60.0  # between two lines of why it does not start
 
 
 class Supervised(ABC):
@@ -39,21 +40,26 @@ class Supervised(ABC):
 
     async def supervise(self) -> None:
         """Start it again whenever it ends by itself, until it is stopped. Await it on the main thread."""
+        begun, told_at = None, -AGAIN_S
         while not self._stopped:
             await asyncio.sleep(WATCH_S)
             if self._stopped or self._process is None or self.running():
                 continue
-            self._log.error("%s ended by itself (%s): starting it again", self.name, how(self._process.returncode))
-            begun = time.monotonic()
+            if begun is None:
+                self._log.error("%s ended by itself (%s): starting it again", self.name, how(self._process.returncode))
+                begun = time.monotonic()
             try:
                 # The fork happens here in the coroutine, not in an executor: it must be the main thread's child.
                 for pause in self._launching():
                     await asyncio.sleep(pause)
             except (DataFolderError, OSError, subprocess.SubprocessError) as error:  # of the folder, or of the fork
-                self._log.error("%s", error)
+                if time.monotonic() >= told_at + AGAIN_S:  # as a full disk lasts, and each has much to say
+                    self._log.error("%s", error)
+                    told_at = time.monotonic()
                 await asyncio.sleep(RETRY_S)
             else:
                 self._log.warning("%s answers again after %d ms", self.name, (time.monotonic() - begun) * 1000)
+                begun, told_at = None, -AGAIN_S
 
     @abstractmethod
     def _launching(self) -> Iterator[float]:

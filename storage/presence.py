@@ -54,17 +54,12 @@ async def bury(db: Connection, instance_id: UUID, most: int) -> bool:
 
 
 async def set_states(db: Connection, instance_id: UUID, states: Mapping[UUID, PresenceState]) -> bool:
-    """Say of people what they are on an instance; False where nobody knows that one, or it is closed.
-
-    Then nothing is said of those who are there.
-    """
+    """Say of people what they are on an instance; False, and nothing is said, where that one is unknown or closed."""
     there = {user_id: state for user_id, state in states.items() if state != PresenceState.OFFLINE}
-    lives = not there or bool(
-        await sql.set_states(db, instance_id=instance_id, user_ids=list(there), states=list(there.values()))
-    )
-    if len(there) < len(states):
+    lives = await sql.set_states(db, instance_id=instance_id, user_ids=list(there), states=list(there.values()))
+    if lives and len(there) < len(states):
         await sql.set_offline(db, instance_id=instance_id, user_ids=[who for who in states if who not in there])
-    return lives
+    return bool(lives)
 
 
 async def list_presences(db: Connection, user_ids: Collection[UUID]) -> list[Presence]:

@@ -14,10 +14,10 @@ from rules.presence import PresenceState
 from server.commands.answers import Answer
 from server.commands.context import Caller, Services, encode
 from server.commands.dispatch import Dispatcher
-from server.commands.lane import Lane
+from server.commands.lane import GOING, Lane
 from server.commands.registry import push
 from server.commands.tokens import Claims, spelt
-from server.errors import Invalid, ParleyError
+from server.errors import Invalid, ParleyError, Unavailable
 from server.rooms.log import ephemeral
 from server.rooms.names import user_room
 from server.rooms.sockets import Socket
@@ -146,7 +146,11 @@ class Gateway:
 
     async def connecting(self, connection: Connection, auth: Any) -> None:
         try:
+            self._refuse_if_going()
             welcome = await self._admit(self._services, connection, auth)
+            if not welcome.socket.is_gone and self._dispatcher.is_closing:
+                self._services.delivery.exit(welcome.socket)
+                self._refuse_if_going()
         except Exception as error:
             raise _refusal(error) from error
         lane = self._dispatcher.lane(connection.hold, connection.go_on)
@@ -191,6 +195,11 @@ class Gateway:
             state.lane.leave()
             self._services.delivery.exit(state.welcome.socket)
             self._services.presences.leave(state.welcome.socket)
+
+    def _refuse_if_going(self) -> None:
+        """Let nobody in whom no `server:draining` would reach any more. Raises `Unavailable`."""
+        if self._dispatcher.is_closing:
+            raise Unavailable(GOING)
 
     def drain(self, connections: Sequence[Connection], delay_ms: Callable[[], int]) -> None:
         """Tell every client that the server goes, and when to come back; refuse what it asked for and is not begun."""

@@ -18,15 +18,23 @@ class Lease:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._renewing = asyncio.Lock()
+        self._opened = 0
         self.instance_id = uuid4()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether connections have been made since it was renewed, as after a crash of PostgreSQL."""
+        return self._database.opened != self._opened
 
     async def renew(self) -> bool:
         """Let hold what this instance says; False where there is a new lease, under which nothing is said yet."""
-        async with self._renewing, self._database.connection() as db:
-            if await presence.renew(db, self.instance_id, LEASE_S):
-                return True
-            instance_id = uuid4()
-            await presence.create_instance(db, instance_id, LEASE_S)
+        async with self._renewing:
+            async with self._database.connection() as db:
+                self._opened = self._database.opened
+                if await presence.renew(db, self.instance_id, LEASE_S):
+                    return True
+                instance_id = uuid4()
+                await presence.create_instance(db, instance_id, LEASE_S)
             self.instance_id = instance_id
         return False
 

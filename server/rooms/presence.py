@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-import structlog
-
 from rules.presence import PresenceState
+from server.errors import Unavailable
+from server.outages import Outage
 from server.rooms.bus import Bus
 from server.rooms.delivery import Delivery
 from server.rooms.lease import Lease
@@ -25,6 +25,7 @@ from storage import Database, presence, translate
 from storage.presence import Presence
 
 RENEW_S = 15.0
+DOUBT_S = 1.0  # after a crash of PostgreSQL, which forgets who is there, not so long
 GATHER_S = 0.05  # changes that come together are written together
 RETRY_S = 1.0
 PAGE = 1_000  # people of one statement: tens of milliseconds, of the second that it has
@@ -33,8 +34,6 @@ JUDGED = 100_000  # pairs of one round, about a second of PostgreSQL's; the othe
 CHANGED, REVIEWED = "presence:moved", "presence:reviewed"
 
 T = TypeVar("T")
-
-logger = structlog.get_logger("parley.presence")
 
 
 class _Own:
@@ -72,7 +71,7 @@ class Presences:
         self._moved: set[UUID] = set()
         self._in_review: set[UUID] = set()
         self._wake = asyncio.Event()
-        self._is_waiting = False  # for PostgreSQL, and that has been said
+        self._outage = Outage("presence_failed")
         self._reading = asyncio.Lock()  # what was read first is told first
         self._tasks: list[asyncio.Task[None]] = []
         self._clock = asyncio.get_running_loop().time
@@ -190,7 +189,7 @@ class Presences:
                 await self._write()
                 await self._tell(_taken(self._moved))
                 await self._look_again()
-                self._is_waiting = False
+                self._outage.over()
             except Exception as error:  # whatever it is: without this task nobody would ever come or go again
                 self._log(error)
                 await asyncio.sleep(RETRY_S)
@@ -210,8 +209,10 @@ class Presences:
         instance_id = self._lease.instance_id
         async with self._database.connection() as db:
             lives = await presence.set_states(db, instance_id, states)
-        if not lives:
-            await self._renew()  # not in up to 15 s: in a crash of PostgreSQL it forgets who is there
+        if not lives:  # in a crash of PostgreSQL it forgets who is there
+            await self._renew()
+            if instance_id == self._lease.instance_id:
+                raise Unavailable  # the two connections lead to different servers, as amid a failover
         if instance_id != self._lease.instance_id:
             return  # it does not hold, and all is said again
         for user_id, own in due.items():
@@ -247,14 +248,17 @@ class Presences:
             if (socket.user_id, user_id) in apart and self._watchers.let_go(socket, user_id):
                 self.on_changed(socket, _nobody(user_id))
 
-    # every 15 s
+    # every 15 s, and over a new connection
 
     async def _renew_for_ever(self) -> None:
+        due = self._clock() + RENEW_S
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(min(DOUBT_S, RENEW_S))
+            if self._clock() < due and not self._lease.is_in_doubt:
+                continue
+            due = self._clock() + RENEW_S
             try:
                 await self._renew()
-                self._is_waiting = False
             except Exception as error:
                 self._log(error)
 
@@ -266,7 +270,7 @@ class Presences:
         for user_id in user_ids:
             own = self._own.get(user_id)
             if own is not None:
-                own.written = None
+                own.written, own.settled_at = None, 0.0
                 self._consider(user_id, own)
         await asyncio.sleep(0)  # others have their turn between pages
 
@@ -300,13 +304,8 @@ class Presences:
             await self._judge(page)
 
     def _log(self, error: Exception) -> None:
-        """Warn of an outage once, at its start; what is none is a bug, and is an error every time."""
-        outage = translate(error)
-        if outage is None:
-            logger.error("presence_failed", exc_info=error)
-        elif not self._is_waiting:
-            self._is_waiting = True
-            logger.warning("presence_waits", error=outage.message)
+        """Say so now and then; what is no outage is a bug."""
+        self._outage.failed(translate(error) or error)
 
 
 async def _in_pages(

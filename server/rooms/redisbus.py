@@ -1,7 +1,7 @@
 """The bus over Redis pub/sub: one channel a deployment, in which whatever happens in a turn travels together.
 
-Not a channel a room: a command of Redis' client costs more than the whole rest of an event's way, and who watches a
-hundred thousand rooms would have to name each of them after every reconnect. Every instance hears every frame, and
+Not a channel a room: a command costs more than the whole rest of an event's way, and who watches a hundred thousand
+rooms would have to name each of them after every reconnect. Every instance hears every frame, and
 skips the events of rooms that nobody watches there for less than a microsecond each. In a cluster it is a sharded
 channel, of the one node that has its slot.
 """
@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncIterator, Collection, Iterator
 from typing import NamedTuple
 
-import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import RedisError
@@ -30,11 +29,6 @@ GREET_SOON_S = 0.02  # after somebody was heard who has to be believed, or has t
 OUTBOX_EVENTS, OUTBOX_BYTES = 10_000, 8 * 2**20  # waiting for Redis; what comes on top is left to the log
 TURN_BYTES, FRAME_COST = 64 * 1024, 640  # taken in one turn of the loop, where a frame counts as so much more
 CANCEL_S = 0.1  # from one cancellation of a task to the next
-REFUSED_LOG_S = 10.0  # between two lines about frames that were refused
-
-AWAY = (RedisError, OSError, TimeoutError)
-
-logger = structlog.get_logger("parley.bus")
 
 
 class Lines(NamedTuple):
@@ -68,9 +62,8 @@ class RedisBus:
         self._hears_itself = False
         self._greetings: set[int] = set()  # by number, those of this connection that were not heard here yet
         self._unanswered = 0
-        self._refused = 0
-        self._refused_at = 0.0
-        self._outage = Outage("redis_away", AWAY)
+        self._outage = Outage("redis_away", (RedisError, OSError, TimeoutError))
+        self._refusals = Outage("frames_refused", (ValueError,))  # whoever sends many must not fill the log
 
     @property
     def state(self) -> str:
@@ -111,10 +104,8 @@ class RedisBus:
                         await self._work(lines)
                     finally:
                         since = clock()
-            except AWAY as error:
+            except Exception as error:  # a bug, too: deaf for ever would be worse than late
                 self._outage.failed(error)
-            except Exception:
-                logger.exception("bus_failed")  # a bug; deaf for ever would be worse than late
             await asyncio.sleep(max(0.0, since + RECONNECT_S - clock()))
 
     @contextlib.asynccontextmanager
@@ -211,7 +202,7 @@ class RedisBus:
                 return
             events = self._open(data)
         except ValueError as error:
-            self._refuse(error)
+            self._refusals.failed(error)
             return
         for event in events:
             self._receive(event)
@@ -238,14 +229,6 @@ class RedisBus:
         if self._origins.hear(frame.origin, frame.number, frame.greeting):
             self._greet_soon()
         return frame.events(self._rooms) if self._origins.is_believed(frame.origin) else []
-
-    def _refuse(self, error: ValueError) -> None:
-        """Count a frame that is none of ours, and say so now and then: whoever sends many must not fill the log."""
-        self._refused += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._refused_at > REFUSED_LOG_S:
-            logger.warning("frames_refused", count=self._refused, error=str(error))
-            self._refused, self._refused_at = 0, now
 
 
 async def _end(tasks: Collection[asyncio.Task[None]]) -> None:

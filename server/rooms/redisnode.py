@@ -11,12 +11,13 @@ import math
 from collections import deque
 from typing import Any, NamedTuple
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 TIMEOUT_S = 1.0  # for finding a server and being connected to it, and for each word to it
 
@@ -52,14 +53,17 @@ async def ask(line: AbstractConnection, *words: str | bytes) -> Any:
 
 
 async def subscribe(line: AbstractConnection, command: str, *channels: str) -> None:
-    """Subscribe to channels, and wait until that is so for the first of them. Raises `RedisError` and OSError."""
+    """Subscribe to channels, and wait until that is so. Raises `RedisError` and OSError."""
     await line.send_command(command, *channels, check_health=False)
-    await hear(line)
+    for _ in channels:
+        kind, _ = await hear(line)
+        if kind != command.lower().encode():
+            raise Lost(f"{kind.decode()} in answer to {command}")
 
 
 async def hear(line: AbstractConnection) -> tuple[bytes, Any]:
     """What comes next to a line that is subscribed: of what kind it is, and what it holds. Waits without end."""
-    said = await line.read_response(timeout=math.inf, push_request=True)
+    said = await line.read_response(timeout=math.inf)
     return said[0], said[-1]
 
 
@@ -89,11 +93,19 @@ class Nodes:
         return Node(self._pool(owner), is_sharded=True)
 
     def _pool(self, place: Place | None) -> ConnectionPool:
-        # No retries within: a failure has to show in the bus's state, and its loop comes back.
+        # No retries within: a failure has to show in the bus's state, and its loop comes back. RESP2, where what is
+        # heard is a plain array: of what RESP3 pushes redis-py makes a line for its log, or nothing at all.
         pool = ConnectionPool.from_url(
-            self._url, socket_connect_timeout=TIMEOUT_S, socket_timeout=None, retry=Retry(NoBackoff(), 0)
+            self._url,
+            socket_connect_timeout=TIMEOUT_S,
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
+        pool.connection_kwargs["protocol"] = 2  # whatever the URL says
         if place is not None:
+            if issubclass(pool.connection_class, UnixDomainSocketConnection):
+                raise Lost("REDIS_URL names a unix socket of a cluster, whose nodes are asked by host and port")
             pool.connection_kwargs.update(host=place[0], port=place[1])
         return pool
 
@@ -123,5 +135,4 @@ async def _is_of_cluster(line: AbstractConnection) -> bool:
         said = await ask(line, "HELLO")
     except ResponseError:  # older than Redis 6.2, or no Redis; either way none that shards channels
         return False
-    fields = said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
-    return fields.get(b"mode") == b"cluster"
+    return dict(zip(said[::2], said[1::2], strict=True)).get(b"mode") == b"cluster"

@@ -85,7 +85,8 @@ class Repair:
                     self._note(local, seq)
                 await asyncio.sleep(RETRY_S)
             else:
-                self._outage.over()
+                if heads:
+                    self._outage.over()
                 self._at_once = min(ROOMS, self._at_once * 2)
                 misread = {local for local in turn if local.blankings != blankings[local]}
                 self._deliver(turn, misread, heads, found, logged)

@@ -20,7 +20,7 @@ from server.errors import Conflict, Unavailable
 from storage import Connection, Database, rooms, users
 from storage import _db as db_module
 from tests.market import listed
-from tests.people import PATIENCE_S, Device, Instance, Person, Refusal
+from tests.people import PATIENCE_S, ConnectRefused, Device, Instance, Person, Refusal
 from tests.relay import Relay
 
 NewInstance = Callable[..., Awaitable[Instance]]
@@ -529,6 +529,29 @@ async def test_what_has_not_begun_when_the_server_goes_is_refused_at_once(new_in
     assert (await first)["ok"]
     await parley.parley.dispatcher.drained()
     assert lane_of(parley)._running == 0
+
+
+async def test_a_server_that_goes_lets_nobody_in(new_instance: NewInstance) -> None:
+    parley = await new_instance()
+    amina = await parley.person("amina")
+    admit, asked, go_on = parley.parley.gateway._admit, asyncio.Event(), asyncio.Event()
+
+    async def held(*arguments: Any) -> Any:
+        welcome = await admit(*arguments)
+        asked.set()
+        await go_on.wait()
+        return welcome
+
+    parley.parley.gateway._admit = held
+    late = asyncio.create_task(amina.connect())
+    await asyncio.wait_for(asked.wait(), PATIENCE_S)
+    parley.parley.dispatcher.is_closing = True
+    go_on.set()
+    for connecting in (late, amina.connect()):
+        with pytest.raises(ConnectRefused) as refused:
+            await connecting
+        assert refused.value.said["data"]["code"] == "unavailable"
+    assert parley.parley.delivery.sockets() == []
 
 
 def lane_of(parley: Instance) -> Lane:

@@ -65,7 +65,7 @@ def measure(history: History, moments: Moments, spared: Set[str] | None = None) 
     messages = len({(each.sender_id, each.client_id) for each in acked})
     later = [each.ended - mended for each in acked if each.ended >= mended]
     aways = _aways(history, over)
-    gaps = [(away.ended or over) - away.began for each in aways.values() for away in each]
+    gaps = [min(away.ended or over, over) - away.began for each in aways.values() for away in each]
     return Measures(
         acked=messages,
         unknown=sum(1 for _ in history.of(Outcome.UNKNOWN)),

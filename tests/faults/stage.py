@@ -39,9 +39,9 @@ SETTINGS = {
     # A connection that hears nothing is given up after two seconds, by both sides.
     "PARLEY_PING_INTERVAL_MS": "1000",
     "PARLEY_PING_TIMEOUT_MS": "1000",
-    "PARLEY_DRAIN_MS": "500",
     **{f"PARLEY_RATE_{name}": "off" for name in ("MESSAGE_SEND", "READS", "CONNECTS", "WRITES", "OFFER_MOVES")},
 }
+SHORT = {"PARLEY_DRAIN_MS": "500"}  # in rounds that are to take no time
 
 
 @dataclass
@@ -103,7 +103,9 @@ class Stage:
         self._count = instances
         self._afresh = afresh
         self._module = broken or ("server.cli", "serve")
+        self._always = SETTINGS | ({} if is_durable else SHORT)
         self._settings: dict[str, str] = {}
+        self._errors = Counter[str]()
         self._supervising: asyncio.Task[None] | None = None
         self.postgres = EmbeddedPostgres(folder / "data", durable=is_durable)
         self.redis = RedisServer(valkey_binary(), folder / "redis.log")
@@ -117,7 +119,7 @@ class Stage:
     @property
     def heartbeat_s(self) -> float:
         """The instances' interval and patience."""
-        settings = SETTINGS | self._settings
+        settings = self._always | self._settings
         return sum(int(settings[f"PARLEY_PING_{name}_MS"]) for name in ("INTERVAL", "TIMEOUT")) / 1000
 
     @property
@@ -153,7 +155,7 @@ class Stage:
         for proxy in (postgres, redis):
             await proxy.start()
         environ = {
-            **SETTINGS,
+            **self._always,
             "PARLEY_INSTANCE": f"{n}",
             "PARLEY_DATA": str(self._folder / f"{n}"),
             "DATABASE_URL": f"postgresql://parley@127.0.0.1:{postgres.port}/parley",
@@ -191,7 +193,7 @@ class Stage:
                 station.kill()
                 for name in self._settings:
                     del station.process._environ[name]
-                station.process._environ |= SETTINGS | environ
+                station.process._environ |= self._always | environ
                 station.process.module = module or self._module
             self._settings = dict(environ)
         for station in self.stations:
@@ -258,6 +260,11 @@ class Stage:
         """How often the instances have logged an error, by its name; until now."""
         lines = [line for station in self.stations for line in station.process.logged()]
         return Counter(str(line["event"]) for line in lines if line.get("level") in ("error", "critical"))
+
+    def new_errors(self) -> Counter[str]:
+        """The errors that were not there when this was asked the last time."""
+        before, self._errors = self._errors, self.errors()
+        return self._errors - before
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from tests.faults.measures import Measures, Moments, measure, p99
 from tests.faults.mutations import MUTATIONS
 from tests.faults.page import PAGE, written
 from tests.faults.registry import Fault, Finding, Must, signed
-from tests.faults.rounds import CONTROL, Load, Round, faults
+from tests.faults.rounds import CONTROL, Load, Round, faults, logged_errors
 from tests.faults.stage import Stage
 
 LOAD = Load(people=8, chats=4, pause_s=0.0, before_s=1.0, during_s=1.0, after_s=1.0, patience_s=9.0)
@@ -89,6 +89,13 @@ def test_times_are_those_of_the_history() -> None:
     assert found.caught_up_s == pytest.approx(3.0)
     assert found.lag_s == pytest.approx(2.5)  # bilal's; carim was cut
     assert found.away_s == pytest.approx(5.75)
+
+
+def test_an_error_that_was_logged_is_told_unless_it_is_excused() -> None:
+    errors = {"command_failed": 2, "presence_failed": 1}
+    told = logged_errors(errors, set())
+    assert told == ["error: command_failed, 2 times in the logs", "error: presence_failed, 1 times in the logs"]
+    assert logged_errors(errors, {"internal"}) == told[1:]
 
 
 def test_what_was_never_heard_or_never_acked_counts_to_the_end() -> None:
@@ -182,13 +189,18 @@ def test_the_page_says_what_was_played_and_what_was_found() -> None:
         entry(seconds=1.0, measures=replace(GOOD, lag_s=3.0)),
         entry("instance_killed", breaches=["lost: one of amina's"]),
         entry("instance_killed", has_shown=False, breaches=["nobody felt it"]),
-        entry("nothing", findings=[Finding("tasks left", 2.0, 0.0, "")]),
+        entry(
+            "nothing",
+            breaches=["error: presence_failed, 2 times in the logs"],
+            findings=[Finding("tasks left", 2.0, 0.0, "")],
+        ),
         entry("disk_full", notes=["a limit"]),
         entry(broken="repair_of_gaps", breaches=["view: bilal saw nothing"], is_caught=True),
         entry(broken="repair_of_gaps", breaches=["law: of something else"]),
     ]
     page = written(entries)
-    assert "| rounds that broke the promise, or in which an error was logged | 2 |" in page
+    assert "| rounds that broke the promise | 2 |" in page
+    assert "| rounds in which an instance logged an error | 1 |" in page
     assert "instance killed: nobody felt it" in page
     assert "| acknowledged messages | 400 |" in page
     assert "| acknowledged messages of those | 100 |" in page

@@ -133,7 +133,9 @@ async def _connects(person: Person, instance: Instance, times: int) -> Counter[s
             await person.connect(to=instance)
             codes["ok"] += 1
         except ConnectRefused as refused:
-            codes[refused.said["data"]["code"]] += 1
+            data = refused.said["data"]
+            codes[data["code"]] += 1
+            assert data["code"] != "rate_limited" or data["retry_after_ms"] > 0
     return codes
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -261,13 +260,10 @@ async def test_an_instance_whose_machine_is_gone_is_passed_over(
 ) -> None:
     stays = await new_instance(PARLEY_TRUSTED_PROXY="1")
     with Gone() as gone, nginx([stays, gone], tmp_path) as url:
-        times = []
         for n in range(1, 21):
-            began = time.monotonic()
             assert await handshake(url, {}, f"127.0.1.{n}") == 200
-            times.append(time.monotonic() - began)
-    assert 0.9 < max(times) < 4, "it was asked first by some"
-    assert sorted(times)[len(times) // 2] < 0.9, "but is left alone for a while then"
+    asked = (tmp_path / "error.log").read_text().count("timed out")
+    assert 1 <= asked <= 5, "it is asked by half of them, and then left alone for a while"
 
 
 async def seen_of(both: list[Instance], person: Person, url: str, address: str, headers: dict[str, str]) -> list[str]:

@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from server.rooms import redisbus
+from server.rooms import lease, presence, redisbus, redisnode
 from server.rooms.bus import Bus, LocalBus, LocalHub
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.origins import Origins
 from server.rooms.redisbus import RedisBus
-from server.rooms.sealing import Seal
+from server.rooms.sealing import Seal, key_of
 from storage import Time
 from tests.servers import RedisServer
 
@@ -384,6 +384,30 @@ async def test_a_bus_starts_without_redis_and_joins_when_it_is_there(
         any_redis.start()
     await there.meets(here, chat)
     await here.until(lambda: here.bus.state == there.bus.state == "ok", "ok")
+
+
+async def test_what_happens_in_a_turn_travels_in_one_frame(
+    any_redis: RedisServer, pair: tuple[Instance, Instance], chat: Room
+) -> None:
+    here, there = pair
+    await there.meets(here, chat)
+    frames: list[int] = []
+    async with Redis.from_url(any_redis.url) as client, client.pubsub() as listener:
+        await listener.subscribe(Seal(KEY).channel)
+        await listener.get_message(timeout=None)
+        for seq in range(100, 116):
+            here.bus.publish(event(chat, seq))
+        await there.until(lambda: 115 in there.heard, "the last")
+        while message := await listener.get_message(timeout=0.1):
+            frame = Seal(KEY).open(message["data"])
+            if frame.greeting is None:
+                frames.append(len(frame.events({key_of(chat): chat})))
+    assert frames == [16]
+
+
+def test_the_times_are_those_that_were_promised() -> None:
+    assert (lease.LEASE_S, presence.RENEW_S, redisbus.PROBE_S) == (45, 15, 1)
+    assert max(redisbus.RECONNECT_S, redisnode.TIMEOUT_S) <= 1
 
 
 class Tunnel:

@@ -139,7 +139,28 @@ async def test_an_instance_that_a_crash_of_postgresql_has_made_forgotten_says_al
     assert await states(database, who) == ["online"] * 2
 
 
-async def test_an_outage_is_a_warning_once_and_the_next_one_again_and_a_bug_an_error_every_time(
+async def test_who_says_nothing_is_said_again_over_a_new_connection(
+    monkeypatch: pytest.MonkeyPatch, database: Watched, delivery: Delivery, presences: Presences
+) -> None:
+    monkeypatch.setattr(module, "DOUBT_S", 0.01)
+    [amina] = await people(database, 1)
+    presences._debounce_s = 3_600.0  # and not when she may be told of again
+    presences.say(enter(delivery, amina), ONLINE)
+    await presences._write()
+    async with database.connection() as db:
+        await db.execute("delete from presence_instances where instance_id = $1", presences._lease.instance_id)
+    work = [asyncio.create_task(part()) for part in (presences._work_for_ever, presences._renew_for_ever)]
+    await asyncio.sleep(0.1)
+    assert await states(database, [amina]) == ["offline"]
+    database.opened += 1  # as when PostgreSQL has come back
+    async with asyncio.timeout(PATIENCE_S):
+        while await states(database, [amina]) != ["online"]:
+            await asyncio.sleep(0.01)
+    for task in work:
+        task.cancel()
+
+
+async def test_an_outage_is_a_warning_and_a_bug_an_error_and_the_work_goes_on(
     monkeypatch: pytest.MonkeyPatch, database: Watched, delivery: Delivery, presences: Presences
 ) -> None:
     monkeypatch.setattr(module, "GATHER_S", 0.0)
@@ -163,8 +184,9 @@ async def test_an_outage_is_a_warning_once_and_the_next_one_again_and_a_bug_an_e
                     await asyncio.sleep(0.001)
     work.cancel()
     levels = [(line["event"], line["log_level"], "exc_info" in line) for line in logged]
-    waits, failed = ("presence_waits", "warning", False), ("presence_failed", "error", True)
-    assert levels == [waits, waits, failed, failed]
+    over = ("presence_failed_no_more", "info", False)
+    waits, failed = ("presence_failed", "warning", False), ("presence_failed", "error", True)
+    assert levels == [waits, over, failed, failed, over]
 
 
 async def test_who_leaves_when_a_write_was_kept_and_not_answered_is_there_no_more(
@@ -196,9 +218,9 @@ async def test_who_comes_back_while_others_are_written_is_written_next(
     amina, bilal = await people(database, 2)
     phone, write = enter(delivery, amina), presence.set_states
 
-    async def meanwhile(*args: Any) -> None:
+    async def meanwhile(*args: Any) -> bool:
         presences.say(phone, ONLINE)
-        await write(*args)
+        return await write(*args)
 
     monkeypatch.setattr(presence, "set_states", meanwhile)
     presences.say(phone, ONLINE)
@@ -218,10 +240,11 @@ async def test_what_was_written_under_an_id_that_ended_meanwhile_is_written_agai
     presences.say(phones[0], ONLINE)
     await presences._write()
 
-    async def and_end(*args: Any) -> None:
-        await write(*args)
+    async def and_end(*args: Any) -> bool:
+        lives = await write(*args)
         await presences._lease.bury(presences._lease.instance_id)
         await presences._renew()
+        return lives
 
     monkeypatch.setattr(presence, "set_states", and_end)
     presences.say(phones[1], ONLINE)

@@ -242,6 +242,17 @@ async def running(dsn: str, **environ: str) -> AsyncIterator[Instance]:
         await instance.http.close()
 
 
+async def test_whoever_is_told_to_come_back_is_told_a_time_of_ones_own(shared_database: str) -> None:
+    async with running(shared_database, PARLEY_DRAIN_MS="1000") as parley:
+        amina = await parley.person("amina")
+        devices = [await amina.connect() for _ in range(40)]
+        await parley.parley.stop()
+        times = [(await device.hearing("server:draining")).payload["reconnect_in_ms"] for device in devices]
+    assert len(set(times)) > 20
+    assert min(times) < 300
+    assert 700 < max(times) <= 1000
+
+
 async def test_on_its_way_out_it_finishes_what_was_begun_and_takes_nothing_new(shared_database: str) -> None:
     async with running(shared_database, PARLEY_DRAIN_MS="1000") as parley:
         amina, bilal = await parley.person("amina"), await parley.person("bilal")

@@ -106,10 +106,11 @@ async def test_connections_are_replaced_a_minute_after_the_start_and_then_hourly
 ) -> None:
     parley = await new_instance(PARLEY_POOL_MIN="2", PARLEY_POOL_MAX="2")
     database, upkeep = parley.parley.database, parley.parley.upkeep
+    opened = upkeep.opened
 
     async def pids() -> set[int]:
-        async with database.connection() as one, database.connection() as two, upkeep.connection() as three:
-            return {await db.fetchval("select pg_backend_pid()") for db in (one, two, three)}
+        async with database.connection() as one, database.connection() as two:
+            return {await db.fetchval("select pg_backend_pid()") for db in (one, two)}
 
     first = await pids()
     assert await pids() == first
@@ -119,6 +120,8 @@ async def test_connections_are_replaced_a_minute_after_the_start_and_then_hourly
     assert not first & second
     assert await clock.over("expire connections") == 3600
     assert not second & await pids()
+    async with upkeep.connection():
+        assert upkeep.opened == opened, "a new one would look like a crash of PostgreSQL"
 
 
 async def test_a_job_that_fails_is_tried_again_at_its_time(clock: Clock) -> None:

@@ -34,13 +34,15 @@ class Standby:
         account.owns(self.folder)
         copy = ["pg_basebackup", "-D", str(self.folder), "-R", "-X", "stream", "-c", "fast", "-U", "postgres"]
         copy[0] = str(binaries / copy[0])
-        await asyncio.to_thread(
+        done = await asyncio.to_thread(
             subprocess.run,
             [*copy, "-h", str(self._postgres._socket)],
-            check=True,
             capture_output=True,
+            text=True,
             **account.identity(signal.SIGKILL),
         )
+        if done.returncode:
+            raise RuntimeError(f"pg_basebackup: {done.stderr}")
         (self.folder / f"{SOCKET}.lock").unlink()  # the copied one's, which says that somebody runs here
         command = [str(binaries / "postgres"), "-D", str(self.folder), "-k", str(self.folder)]
         with (self.folder.parent / "standby.log").open("ab") as log:

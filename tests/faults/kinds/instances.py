@@ -69,18 +69,29 @@ async def ten_rolling_restarts(scene: Scene, seconds: float) -> None:
         await rolling_restart(scene, seconds / 10)
 
 
-@fault(must=Must(caught_up_s=3.0), ends_instances=True)
-async def clock_skewed(scene: Scene, seconds: float) -> None:
-    """An instance comes back with its clock an hour late, and later with the right one."""
+async def _skewed(scene: Scene, seconds: float, by_s: float) -> None:
     station = scene.stage.stations[-1]
     module = station.process.module
     station.kill()
-    station.process.module = ("tests.faults.skewed", f"{-HOUR_S}")
+    station.process.module = ("tests.faults.skewed", f"{by_s}")
     try:
         await station.start()
         await asyncio.sleep(seconds)
-        scene.sign("its clock behind the others'", time.time() - await station.clock(), HOUR_S - CLOCK_S, "s")
+        away_s = abs(await station.clock() - time.time())
+        scene.sign("its clock from the others'", away_s, abs(by_s) - CLOCK_S, "s")
     finally:
         station.kill()
         station.process.module = module
     await station.start()
+
+
+@fault(must=Must(caught_up_s=3.0), ends_instances=True)
+async def clock_late(scene: Scene, seconds: float) -> None:
+    """An instance comes back with its clock an hour late, and later with the right one."""
+    await _skewed(scene, seconds, -HOUR_S)
+
+
+@fault(must=Must(caught_up_s=3.0), ends_instances=True)
+async def clock_early(scene: Scene, seconds: float) -> None:
+    """An instance comes back with its clock an hour early, and later with the right one."""
+    await _skewed(scene, seconds, HOUR_S)
