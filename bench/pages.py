@@ -14,7 +14,20 @@ from collections.abc import Sequence
 from bench.machine import ROOT, commit, describe
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = ("offers", "races", "listings", "matches", "growth", "bus", "disk", "held", "storm", "soak", "history")
+PARTS = (
+    "offers",
+    "races",
+    "hostile",
+    "listings",
+    "matches",
+    "growth",
+    "bus",
+    "disk",
+    "held",
+    "storm",
+    "soak",
+    "history",
+)
 YES_OR_NO = {True: "yes", False: "NO", None: "-"}
 """Whether an aim is reached; None where there is none, or no telling."""
 _PART = re.compile(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", re.DOTALL)

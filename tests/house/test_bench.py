@@ -24,6 +24,7 @@ from bench import (
     disk,
     growth,
     held,
+    hostile,
     machine,
     matches,
     offers,
@@ -48,10 +49,11 @@ from bench.scenarios import SCENARIOS, Scenario
 from bench.seeding import names_of_rooms, write_people
 from bench.stage import Verdict, Watch
 from tests.faults.racers import Tally
+from tests.wire.hostile import Tally as Siege
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
-WHOLE_RUNS = [bus, disk, growth, held, offers, races, soak, storm]
+WHOLE_RUNS = [bus, disk, growth, held, hostile, offers, races, soak, storm]
 COSTS = {"cpu_us_per_send": 80.0, "cpu_us_per_delivery": 8.0, "cpu_us_per_connect": 300.0, "rss_kb_per_connection": 4.0}
 LATENCIES = {"ack_p50_ms": 3.0, "ack_p99_ms": 9.0, "delivery_p50_ms": 4.0, "delivery_p99_ms": 12.0}
 FOUND: Figures = {"ok": 1.0, **COSTS, **LATENCIES}
@@ -202,6 +204,8 @@ def test_every_program_writes_a_part_that_says_when_and_of_what_it_is(page: Path
     stored = {"messages": 1_000, "command_keys": 500, "rooms": 99, "reports": 0, "room_events": 700}
     disk.write(disk.Taken(10, stored, 2_345), "python -m bench.disk")
     stage.conclude(races.judge(tally, [], 10_000), "Races", "races", "python -m bench.races", "Two processes.")
+    verdicts = hostile.judge(Siege(frames=100_000), {"lag_p99_ms": 51.0}, [], 100_000)
+    stage.conclude(verdicts, "Bad input", "hostile", "python -m bench.hostile", "Broken frames.")
     for name in ("held", "soak", "storm"):
         stage.conclude([Verdict("lost", "0", "0", True)], name, name, f"python -m bench.{name}", "What it is.")
     for name in pages.PARTS:
@@ -211,6 +215,7 @@ def test_every_program_writes_a_part_that_says_when_and_of_what_it_is(page: Path
     assert "a rare word" not in part_of(page, "listings")
     assert row_of(part_of(page, "matches"), "wtb: candidates |")[-1] == "NO"
     assert row_of(part_of(page, "races"), "offers fought for")[1:] == ["10,000", "≥ 10,000", "yes"]
+    assert [row_of(part_of(page, "hostile"), row)[-1] for row in ("frames", "loop lag")] == ["yes", "NO"]
     assert [row_of(part_of(page, "disk"), row)[1] for row in ("for good", "for as", "WAL")] == ["150", "70", "234"]
     assert "reports" not in part_of(page, "disk")
     assert "benchmarks/growth.svg" in part_of(page, "growth")
