@@ -157,8 +157,8 @@ def main() -> int:
         "Bad input",
         "hostile" if options.write else None,
         f"python -m bench.hostile --frames {options.frames} --write",
-        f"Broken frames, packets and requests in JSON, msgpack and HTTP by {AT_ONCE} visitors at once, made from a seed;"
-        " half of the connections are cut in the middle. Lag is how late a timer of 5 ms comes, in a process that shares two"
+        f"Broken frames, packets and requests in JSON, msgpack and HTTP, by {AT_ONCE} visitors at once; half"
+        " of the connections are cut in the middle. Lag is how late a timer of 5 ms comes, in a process that shares two"
         " cores with its attackers; what a standing loop lets pass counts.",
     )
 
