@@ -713,15 +713,25 @@ TABLE: dict[str, list[Row]] = {
 }
 
 
+UNCOUNTED = dict.fromkeys((f"PARLEY_RATE_{limit.name}" for limit in Limit), "off")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parley(postgres: Postgres) -> AsyncIterator[Instance]:
     """An instance that counts nobody's calls, for all of this: its connections keep the statements prepared."""
-    rates = dict.fromkeys((f"PARLEY_RATE_{limit.name}" for limit in Limit), "off")
     dsn = await postgres.create(postgres.dsn(MAJORS[0]), migrated=True)
-    instance = await Instance(dsn, **rates).start()
+    instance = await Instance(dsn, **UNCOUNTED).start()
     yield instance
     await instance.stop()
     await postgres.drop(dsn)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def apart(parley: Instance) -> AsyncIterator[Instance]:
+    """Another instance on the same database, which hears nothing of the first one."""
+    instance = await Instance(parley.dsn, **UNCOUNTED).start()
+    yield instance
+    await instance.stop()
 
 
 # calling
@@ -894,14 +904,17 @@ async def test_what_one_may_not_see_is_answered_as_what_is_not_there(parley: Ins
 
 @in_one_loop
 @each_noun
-async def test_who_is_shown_out_gets_the_same_answers_on_the_socket_they_had_open(parley: Instance, noun: str) -> None:
+@pytest.mark.parametrize("is_apart", [False, True], ids=["there", "by another instance, without a bus"])
+async def test_who_is_shown_out_gets_the_same_answers_on_the_socket_they_had_open(
+    parley: Instance, apart: Instance, noun: str, *, is_apart: bool
+) -> None:
     told = []
     for command, n, one in rows(noun):
         if command.transport is Transport.HTTP:
             continue
         s = await make_scene(parley, has_left=False)
         former = s.people["former"]
-        async with wired(parley, former.token) as wire:
+        async with wired(apart if is_apart else parley, former.token) as wire:
             payload = await payload_of(one, s, "former")
             await s.people["owner"].post("participant:remove", conversation_id=s.group, user_id=former.user_id)
             heard = await on_wire(wire, command, payload)
