@@ -30,13 +30,13 @@ class Lease:
         """Let hold what this instance says; False where there is a new lease, under which nothing is said yet."""
         async with self._renewing:
             async with self._database.connection() as db:
-                self._opened = self._database.opened
-                if await presence.renew(db, self.instance_id, LEASE_S):
-                    return True
-                instance_id = uuid4()
-                await presence.create_instance(db, instance_id, LEASE_S)
-            self.instance_id = instance_id
-        return False
+                opened, instance_id = self._database.opened, self.instance_id
+                is_known = await presence.renew(db, instance_id, LEASE_S)
+                if not is_known:
+                    instance_id = uuid4()
+                    await presence.create_instance(db, instance_id, LEASE_S)
+            self._opened, self.instance_id = opened, instance_id
+        return is_known
 
     async def end(self) -> None:
         """Take back what this instance said; where there is no time for all of it, at least that it lives."""

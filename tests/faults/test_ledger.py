@@ -312,8 +312,9 @@ async def test_a_run_is_not_well_of(
 
 
 def test_the_page_that_is_kept_is_written_of_the_ledger_that_is_kept() -> None:
-    if (entries := list(read(program.LEDGER))) and any(not each.broken for each in entries):
-        assert PAGE.read_text() == written(entries)
+    entries = list(read(program.LEDGER))
+    assert any(not each.broken for each in entries)
+    assert PAGE.read_text() == written(entries)
 
 
 def test_the_page_that_is_kept_is_of_real_runs() -> None:
