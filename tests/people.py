@@ -187,7 +187,10 @@ class Person:
         device.client.on("connect_error", refused.append)
         try:
             await device.client.connect(
-                target, auth={"token": self.token if token is None else token, **auth}, transports=list(transports)
+                target,
+                auth={"token": self.token if token is None else token, **auth},
+                transports=list(transports),
+                wait_timeout=PATIENCE_S,  # not its second: other tests run beside this one
             )
         except socketio.exceptions.ConnectionError:
             if not refused:

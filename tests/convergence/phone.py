@@ -186,6 +186,7 @@ class Phone:
             to.url,
             auth={key: value for key, value in said.items() if value is not None},
             transports=["websocket"],
+            wait_timeout=10,
         )
         self._client, self._inbox, self._cut, self.heads, self._left = client, inbox, cut, {}, []
         self._is_busy = True  # until the hello has been taken

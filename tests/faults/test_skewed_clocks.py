@@ -102,7 +102,7 @@ async def test_a_token_is_read_by_an_instance_whose_clock_is_wrong_and_by_the_ot
         for at, token in ((url, amina), (right.url, bilal)):
             assert (await whoever(right.http, at, token))["ok"]
             client = socketio.AsyncClient()
-            await client.connect(at, auth={"token": token}, transports=["websocket"])
+            await client.connect(at, auth={"token": token}, transports=["websocket"], wait_timeout=10)
             await client.disconnect()
 
 

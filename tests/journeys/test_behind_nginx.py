@@ -124,7 +124,7 @@ async def phones() -> AsyncIterator[Phones]:
         made.append((client, http))
         device = Device(client)
         client.on("*", device.hears)
-        await client.connect(url, auth={"token": person.token}, transports=[transport])
+        await client.connect(url, auth={"token": person.token}, transports=[transport], wait_timeout=PATIENCE_S)
         await device.hearing("hello")
         return device
 
@@ -270,7 +270,9 @@ async def seen_of(both: list[Instance], person: Person, url: str, address: str, 
     """The addresses that the instances see of a phone at an address of this machine."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(address, 0))) as http:
         client = socketio.AsyncClient(http_session=http)
-        await client.connect(url, headers, auth={"token": person.token}, transports=["polling"])
+        await client.connect(
+            url, headers, auth={"token": person.token}, transports=["polling"], wait_timeout=PATIENCE_S
+        )
         seen = [connection.address for each in both for connection in each.parley.wire.connections]
         await client.disconnect()
     return seen

@@ -215,7 +215,7 @@ async def test_what_serve_says_to_try_works_and_its_data_stay(open_folder: Path)
         token = (await parley_cli(*words, PARLEY_DATA=str(data))).out.strip()
         client = socketio.AsyncClient(reconnection=False)
         assert tries["A client"][0] == f"io({server.url},"
-        await client.connect(server.url, auth={"token": token}, transports=["websocket"])
+        await client.connect(server.url, auth={"token": token}, transports=["websocket"], wait_timeout=10)
         answer = await client.call("account:me", {})
         await client.disconnect()
         assert answer["data"]["username"] == "amina"
