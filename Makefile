@@ -9,7 +9,7 @@ run: .venv/.runtime ## serve on http://127.0.0.1:8080, with a PostgreSQL of its 
 	@exec $(BIN)/parley serve $(SERVE)
 
 test: .venv/.dev ## run all tests
-	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
 check: .venv/.dev ## lint, types, formatting, the import graph, SQL, known weaknesses
 	$(BIN)/ruff check .
