@@ -221,5 +221,5 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return web.json_response({"ok": False, "error": told}, status=error.status, headers=headers)
     except Exception as error:
         if request.transport is None and type(error) is RuntimeError:  # so aiohttp says that a body's client is gone
-            raise ConnectionResetError from error
+            return web.Response(status=400)  # which nobody gets; raised on, it would be logged as a bug
         return respond(answers.error(error, request.path[:100]))
