@@ -23,10 +23,10 @@ import uvloop
 from redis.asyncio.connection import AbstractConnection
 
 from bench.stage import resident_kb
+from server.rooms import redisnode
 from server.rooms.log import Event
 from server.rooms.names import Room
 from server.rooms.redisnode import Nodes, ask, hear
-from server.rooms.redisnode import subscribe as subscribe_to
 from server.rooms.sealing import Seal, key_of
 from storage import Time
 
@@ -96,10 +96,7 @@ async def _hear(pipe: Connection, url: str, way: Way, rooms: list[Room]) -> None
         before_kb, begun, cpu = resident_kb_of_own(), time.perf_counter(), time.process_time()
         for start in range(0, len(channels), CHUNK):
             async with asyncio.timeout(DEAF_S):
-                chunk = channels[start : start + CHUNK]
-                await subscribe_to(line, "SUBSCRIBE", *chunk)
-                for _ in chunk[1:]:
-                    await hear(line)
+                await redisnode.subscribe(line, "SUBSCRIBE", *channels[start : start + CHUNK])
         taken = time.perf_counter() - begun, time.process_time() - cpu
         gc.collect()
         pipe.send(Subscribed(*taken, resident_kb_of_own() - before_kb))

@@ -1,5 +1,6 @@
 """What fails again and again: said at once, then once a minute of each kind, and when it is over."""
 
+import math
 import time
 from typing import Any
 
@@ -31,7 +32,7 @@ class Outage:
         """Say so, unless the like was said within the last minute, be it of an outage that is over."""
         self._failures += 1
         now, kind = time.monotonic(), type(error).__name__
-        if now < self._told_at.get(kind, now - AGAIN_S) + AGAIN_S:
+        if now < self._told_at.get(kind, -math.inf) + AGAIN_S:
             return
         self._told_at[kind], self._is_told = now, True
         if isinstance(error, self._expected):
