@@ -79,11 +79,13 @@ def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
 
 
 def add(ledger: Path, entry: Entry) -> None:
-    """Write one more line."""
+    """Write one more line. Raises `msgspec.ValidationError` where it could not be read again: JSON has no infinity."""
+    line = msgspec.json.encode(entry)
+    msgspec.json.decode(line, type=Entry)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     _cut_torn(ledger)
     with ledger.open("ab") as file:
-        file.write(msgspec.json.encode(entry) + b"\n")
+        file.write(line + b"\n")
 
 
 def _cut_torn(ledger: Path) -> None:

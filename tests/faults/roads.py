@@ -80,6 +80,7 @@ class Lane(asyncio.Protocol):
         self._is_full = False  # the far socket takes no more for now
         self._is_lost = False
         self._is_ended = False  # nothing more is written
+        self._has_heard_all = False  # nothing more is read
         self._allowed = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,9 +92,8 @@ class Lane(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
-        if self.other is not None:
-            self._wait(None)  # the far side hears of it when it has heard the rest
-        else:
+        self._wait(None)  # the far side hears of it when it has heard the rest, even where it is still being dialled
+        if self.other is None:
             self._road.lanes.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -105,8 +105,11 @@ class Lane(asyncio.Protocol):
             self._pace()
 
     def eof_received(self) -> bool:
+        self._has_heard_all = True
         self._wait(None)
-        return True  # the other way stays open
+        if self._is_ended and self._transport is not None:
+            self._transport.close()
+        return True  # the other way stays open, unless it has ended before
 
     def pause_writing(self) -> None:
         if self.other is not None:
@@ -189,7 +192,7 @@ class Lane(asyncio.Protocol):
         with contextlib.suppress(OSError):  # it has ended by itself, which is about to be told
             self._transport.write_eof()
         assert self.other is not None
-        if self.other._transport is None or self.other._transport.is_closing():
+        if self._has_heard_all or self.other._transport is None or self.other._transport.is_closing():
             self._transport.close()
 
     def reset(self) -> None:

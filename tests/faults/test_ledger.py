@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
 import pytest
 
 from tests.faults import __main__ as program
@@ -69,6 +71,13 @@ def test_a_ledger_gives_back_what_it_was_given(tmp_path: Path) -> None:
     for each in entries:
         add(path, each)
     assert list(read(path)) == entries
+
+
+def test_a_line_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with pytest.raises(msgspec.ValidationError):
+        add(path, entry(findings=[Finding("never", inf, 1.0, "s")]))
+    assert not path.exists()
 
 
 def test_times_are_those_of_the_history() -> None:

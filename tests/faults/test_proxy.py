@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,46 @@ async def test_nobody_behind_is_a_reset(ends: Ends) -> None:
     reader, _ = await ends.connect()
     with pytest.raises(ConnectionError):
         await reader.read()
+
+
+async def test_nothing_is_left_of_a_link_that_ends_politely(ends: Ends) -> None:
+    reader, writer = await ends.connect()
+    writer.write_eof()
+    assert await reader.read() == b"bye"
+    await nobody(ends)
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["politely", "by a reset"])
+async def test_who_leaves_before_there_is_a_far_side_is_gone_from_it_too(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, is_reset: bool
+) -> None:
+    may_dial, dial = asyncio.Event(), ends.proxy._socket
+
+    async def dial_late(target: tuple[str, int]) -> socket.socket:
+        await may_dial.wait()
+        return await dial(target)
+
+    monkeypatch.setattr(ends.proxy, "_socket", dial_late)
+    _, writer = await ends.connect()
+    await until(lambda: ends.proxy.links == 1)
+    (lane,) = ends.proxy.up.lanes
+    if is_reset:
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+    await until(lambda: lane._is_lost if is_reset else lane._has_heard_all)
+    may_dial.set()
+    await until(lambda: lane.other is not None)
+    await nobody(ends)  # the far side has heard of the end, and has ended too
+
+
+async def nobody(ends: Ends) -> None:
+    """Wait until nothing is left of any link."""
+    await until(lambda: not ends.proxy.up.lanes and not ends.proxy.down.lanes)
+
+
+async def until(seen: Callable[[], bool]) -> None:
+    """Wait until that is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not seen():
+            await asyncio.sleep(0.001)

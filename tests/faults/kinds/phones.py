@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from pathlib import Path
 
@@ -119,18 +118,18 @@ async def clients_deaf(scene: Scene, seconds: float) -> None:
     for station in others:
         station.rough.down.throttle(SLOW_BYTES_PER_S)
     begun = (clock := asyncio.get_running_loop().time)()
-    queues, taken_at, ended_at = dict.fromkeys(ports, 0), dict.fromkeys(ports, begun), dict.fromkeys(ports, math.inf)
-    while (now := clock()) < begun + seconds or (now < begun + DEAF_S and math.inf in ended_at.values()):
+    queues, taken_at, ended_at = dict.fromkeys(ports, 0), dict.fromkeys(ports, begun), dict[int, float]()
+    while (now := clock()) < begun + seconds or (now < begun + DEAF_S and len(ended_at) < len(ports)):
         open_ones = _queues(deaf.process.port)
         for port in ports:
             if port not in open_ones:
-                ended_at[port] = min(ended_at[port], now)
+                ended_at.setdefault(port, now)
             elif open_ones[port] > queues[port]:  # it has taken more from the process
                 taken_at[port] = now
             queues[port] = open_ones.get(port, 0)
         most = max(most, *map(float, await deaf.scrape(r"parley_backlog_most_bytes (\S+)")))
         await asyncio.sleep(EVERY_S)
-    ended = [ended_at[port] - taken_at[port] for port in ports]
+    ended = [ended_at[port] - taken_at[port] if port in ended_at else DEAF_S for port in ports]
     cuts = sum(len(client.history.aways.get(client.who.name, ())) for client in slow)
     scene.findings.append(Finding("held for a client that reads nothing", most / 2**20, 1.0, "MiB"))
     scene.findings.append(Finding("from the last byte it took to its end", max(ended), STALL_S + LATE_S, "s"))
