@@ -243,9 +243,9 @@ class Game:
         if mine is None:  # the one just made, which a rule may have countered
             mine = next(each for each in at.offers if self._ids[id(each)] == data["offer"]["offer_id"])
             assert mine in at.offers[-2:]
-        deal = next((each for each in self.market.deals if each.negotiation is at and at.last is mine), None)
-        if "transaction" in data and deal is not None:
-            self._ids[id(deal)] = data["transaction"]["transaction_id"]
+        deals = [each for each in self.market.deals if each.negotiation is at and at.last is mine]
+        if "transaction" in data and deals:  # the latest of them: who has cancelled one may agree again
+            self._ids[id(deals[-1])] = data["transaction"]["transaction_id"]
         rivals = {"rivals": None}
         same("the offer", self._plain(data["offer"]), self._offer(at, mine))
         same("its negotiation", self._plain(data["negotiation"]) | rivals, self._negotiation(at) | rivals)

@@ -172,3 +172,15 @@ def test_one_of_everything(arena: Arena) -> None:
     assert {step.do for step in ONE_OF_EVERYTHING} == SHARES.keys()
     reasons = {each.split()[1] for each in game.refused}
     assert reasons >= {"not_your_turn", "listing_changed", "expired", "rounds_spent", "blocked"}
+
+
+def test_a_pair_whose_deal_was_cancelled_has_another(arena: Arena) -> None:
+    steps = [
+        Step("make", 1),
+        Step("accept", 1, False),
+        Step("cancel", is_buyer=False),
+        Step("make", 1, False),
+        Step("accept", 1),
+    ]
+    game = arena.play(steps, quantity=2)
+    assert [deal.status for deal in game.market.deals] == ["cancelled", "pending"]
