@@ -96,13 +96,19 @@ class Parley:
         return await self._listen()
 
     async def _connect(self) -> None:
-        """Open both pools: what keeps instances in step and alive does not queue behind what users ask for."""
+        """Open both pools: what keeps instances in step and alive does not queue behind what users ask for.
+
+        The second is whole from the start: by a connection that comes to it later all rooms are compared anew.
+        """
         config = self._config
         self.database = await Database.open(
             self._dsn, min_size=config.pool_min, max_size=config.pool_max, name=f"parley {config.instance}"
         )
         self.upkeep = await Database.open(
-            self._dsn, min_size=1, max_size=UPKEEP_CONNECTIONS, name=f"parley {config.instance} upkeep"
+            self._dsn,
+            min_size=min(config.pool_min, UPKEEP_CONNECTIONS),
+            max_size=UPKEEP_CONNECTIONS,
+            name=f"parley {config.instance} upkeep",
         )
         self.waits = {"commands": Histogram(), "upkeep": Histogram()}
         self.database.on_wait = self.waits["commands"].count
