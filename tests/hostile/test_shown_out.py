@@ -18,10 +18,11 @@ import socketio
 from server.commands.tokens import new_stored_token
 from server.rooms import comparison
 from server.rooms.names import parse
+from server.rooms.sockets import Socket
 from storage import resets
 from tests.hostile.conftest import Pair
 from tests.market import thread_of
-from tests.people import PASSWORD, ConnectRefused, Device, Instance, Person, Push, Refusal
+from tests.people import PASSWORD, PATIENCE_S, ConnectRefused, Device, Instance, Person, Push, Refusal
 from tests.threads import make_admin
 
 OUT_S = 2.0  # from the answer, which follows the commit
@@ -138,8 +139,15 @@ class _Circle:
             assert not [push for push in phone.heard if "behind" in str(push.payload)], phone.heard
             assert not [push for push in _behind(phone, told) if push.room == self.room], phone.heard
             for socket in instance.parley.delivery.sockets_of(UUID(self.target.user_id)):
-                assert parse(self.room) not in socket.rooms
+                await self._is_nowhere(socket)
         return seconds
+
+    async def _is_nowhere(self, socket: Socket) -> None:
+        """No member at any time; behind each removal it is asked who was let in again, and for so long it waits closed."""
+        async with asyncio.timeout(PATIENCE_S):
+            while local := socket.rooms.get(parse(self.room)):
+                assert socket not in local.members
+                await asyncio.sleep(0)
 
     async def _out_after(self, told: str, started: float) -> float:
         await asyncio.gather(*(phone.hearing(told, user_id=self.target.user_id) for phone in self.phones))
