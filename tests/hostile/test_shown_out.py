@@ -143,7 +143,7 @@ class _Circle:
         return seconds
 
     async def _is_nowhere(self, socket: Socket) -> None:
-        """No member at any time; behind each removal it is asked who was let in again, and for so long it waits closed."""
+        """No member at any time; behind each removal it is asked who was let in again, and waits closed meanwhile."""
         async with asyncio.timeout(PATIENCE_S):
             while local := socket.rooms.get(parse(self.room)):
                 assert socket not in local.members
