@@ -98,7 +98,8 @@ class Parley:
     async def _connect(self) -> None:
         """Open both pools: what keeps instances in step and alive does not queue behind what users ask for.
 
-        The second is whole from the start: by a connection that comes to it later all rooms are compared anew.
+        The second is whole from the start, unless the first begins with one: when a connection comes to it, all rooms
+        are compared anew.
         """
         config = self._config
         self.database = await Database.open(

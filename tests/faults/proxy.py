@@ -98,6 +98,7 @@ class Proxy:
 
         def made(back: Lane) -> None:
             back.other, lane.other = lane, back
+            self.up.lanes.add(lane)  # again, where its client has left meanwhile: what it said last is to be passed on
 
         try:
             if isinstance(self.target, Path):

@@ -53,7 +53,7 @@ class Road:
     def end(self) -> None:
         """Tell the far side of each link that nothing more will come this way; the other way goes on."""
         for lane in list(self.lanes):
-            lane.eof_received()
+            lane.end()
 
     def _move(self) -> None:
         for lane in list(self.lanes):
@@ -110,6 +110,10 @@ class Lane(asyncio.Protocol):
         if self._is_ended and self._transport is not None:
             self._transport.close()
         return True  # the other way stays open, unless it has ended before
+
+    def end(self) -> None:
+        """Tell the far side that nothing more comes, though this lane's own socket has not said so and is read on."""
+        self._wait(None)
 
     def pause_writing(self) -> None:
         if self.other is not None:

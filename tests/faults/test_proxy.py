@@ -182,9 +182,10 @@ async def test_nothing_is_left_of_a_link_that_ends_politely(ends: Ends) -> None:
     await nobody(ends)
 
 
+@pytest.mark.parametrize("is_open", [True, False], ids=["an open road", "a black hole"])
 @pytest.mark.parametrize("is_reset", [False, True], ids=["politely", "by a reset"])
 async def test_who_leaves_before_there_is_a_far_side_is_gone_from_it_too(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch, is_reset: bool
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, is_reset: bool, is_open: bool
 ) -> None:
     may_dial, dial = asyncio.Event(), ends.proxy._socket
 
@@ -201,8 +202,11 @@ async def test_who_leaves_before_there_is_a_far_side_is_gone_from_it_too(
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.transport.abort()
     await until(lambda: lane._is_lost if is_reset else lane._has_heard_all)
+    if not is_open:
+        ends.proxy.up.close()
     may_dial.set()
     await until(lambda: lane.other is not None)
+    ends.proxy.up.clear()
     await nobody(ends)  # the far side has heard of the end, and has ended too
 
 

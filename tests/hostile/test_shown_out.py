@@ -136,14 +136,14 @@ class _Circle:
         for instance, phone in zip((self.pair.one, self.pair.two), self.phones, strict=True):
             with pytest.raises(Refusal, match="not_found"):
                 await phone.call("room:join", room=self.room)  # what its instance had for it came before this answer
-            assert not [push for push in phone.heard if "behind" in str(push.payload)], phone.heard
-            assert not [push for push in _behind(phone, told) if push.room == self.room], phone.heard
             for socket in instance.parley.delivery.sockets_of(UUID(self.target.user_id)):
                 await self._is_nowhere(socket)
+            assert not [push for push in phone.heard if "behind" in str(push.payload)], phone.heard
+            assert not [push for push in _behind(phone, told) if push.room == self.room], phone.heard
         return seconds
 
     async def _is_nowhere(self, socket: Socket) -> None:
-        """No member at any time; behind each removal it is asked who was let in again, and waits closed meanwhile."""
+        """Never a member. After a removal it is judged once more; until then the room has it, and tells it nothing."""
         async with asyncio.timeout(PATIENCE_S):
             while local := socket.rooms.get(parse(self.room)):
                 assert socket not in local.members

@@ -65,6 +65,7 @@ async def test_who_is_connecting_meanwhile_keeps_nothing_of_before(
     gate.set()
     with pytest.raises((ConnectRefused, socketio.exceptions.ConnectionError, TimeoutError)):
         await asyncio.wait_for(connecting, 1)  # the client waits for long where it was cut off
+    assert parley.parley.delivery.sockets_of(UUID(bilal.user_id)) == []
     again = await bilal.connect(rooms={room: 2})
     await again.hearing("message:created", text="new 2")
     assert again.texts(chat) == ["old 3", "new 1", "new 2"]
