@@ -1,4 +1,4 @@
-"""The ledger of all rounds ever played: a line of JSON each, added to and never rewritten."""
+"""The ledger of all rounds ever played: a line of JSON each, added to, and no figure in it is rewritten."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.faults.measures import Measures
 from tests.faults.registry import Finding
 from tests.faults.rounds import Load, Round
 
+ROOT = Path(__file__).resolve().parents[2]
 EACH_KIND = 5
 
 
@@ -79,8 +80,11 @@ def entry_of(played: Round, *, broken: str = "", **run: object) -> Entry:
 
 
 def add(ledger: Path, entry: Entry) -> None:
-    """Write one more line. Raises `msgspec.ValidationError` where it could not be read again: JSON has no infinity."""
-    line = msgspec.json.encode(entry)
+    """Write one more line, in which files of ours are named without the folder that this copy of them lies in.
+
+    Raises `msgspec.ValidationError` where the line could not be read again: JSON has no infinity.
+    """
+    line = msgspec.json.encode(entry).replace(f"{ROOT}/".encode(), b"")
     msgspec.json.decode(line, type=Entry)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     _cut_torn(ledger)

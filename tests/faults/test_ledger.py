@@ -17,7 +17,7 @@ from tests.faults import __main__ as program
 from tests.faults.__main__ import _in_turn
 from tests.faults.control import control_of, held_against
 from tests.faults.history import Away, History, Invocation, Outcome, Seen
-from tests.faults.ledger import Entry, add, read
+from tests.faults.ledger import ROOT, Entry, add, read
 from tests.faults.measures import Measures, Moments, measure, p99
 from tests.faults.mutations import MUTATIONS
 from tests.faults.page import PAGE, written
@@ -78,6 +78,13 @@ def test_a_line_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> N
     with pytest.raises(msgspec.ValidationError):
         add(path, entry(findings=[Finding("never", inf, 1.0, "s")]))
     assert not path.exists()
+
+
+def test_a_line_does_not_say_where_this_copy_lies(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    add(path, entry(breaches=[f"error: in {ROOT}/server/app.py"]))
+    (again,) = read(path)
+    assert again.breaches == ["error: in server/app.py"]
 
 
 def test_times_are_those_of_the_history() -> None:
