@@ -92,7 +92,7 @@ class Lane(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
-        self._wait(None)  # the far side hears of it when it has heard the rest, even where it is still being dialled
+        self.end()  # the far side hears of it when it has heard the rest, even where it is still being dialled
         if self.other is None:
             self._road.lanes.discard(self)
 
@@ -106,13 +106,13 @@ class Lane(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._has_heard_all = True
-        self._wait(None)
+        self.end()
         if self._is_ended and self._transport is not None:
             self._transport.close()
         return True  # the other way stays open, unless it has ended before
 
     def end(self) -> None:
-        """Tell the far side that nothing more comes, though this lane's own socket has not said so and is read on."""
+        """Tell the far side, behind all that waits, that nothing more comes; this lane's own socket stays as it is."""
         self._wait(None)
 
     def pause_writing(self) -> None:
